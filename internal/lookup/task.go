@@ -1,0 +1,124 @@
+//go:build linux
+
+package lookup
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// A Task is what a thread may do on the file system, read from
+// /proc/TID/status at one moment. The thread waits in a system call while the
+// supervisor works for it, so only other threads could change its process.
+type Task struct {
+	TID, TGID int
+	Name      string // comm, at most 15 bytes
+	UID, GID  uint32 // real ids, for people
+	FSUID     uint32
+	FSGID     uint32
+	Groups    []uint32
+	Caps      uint64 // effective capabilities, 0 if the task lives in another user namespace
+	Umask     uint32
+}
+
+// ReadTask reads the state of the thread tid. The error wraps os.ErrNotExist
+// when the thread is gone.
+func ReadTask(tid int) (*Task, error) {
+	dir := "/proc/" + strconv.Itoa(tid)
+	b, err := os.ReadFile(dir + "/status")
+	if err != nil {
+		return nil, fmt.Errorf("read status of task %d: %w", tid, err)
+	}
+	t := &Task{TID: tid}
+	if err := t.parseStatus(b); err != nil {
+		return nil, fmt.Errorf("read status of task %d: %w", tid, err)
+	}
+	if t.Caps != 0 {
+		// Capabilities count only towards the namespace they were given in
+		// (user_namespaces(7)); a task that is root in a namespace of its own has
+		// none over the inodes of ours.
+		if ns, err := os.Readlink(dir + "/ns/user"); err != nil || ns != ownUserNS() {
+			t.Caps = 0
+		}
+	}
+	return t, nil
+}
+
+// parseStatus takes the fields of proc_pid_status(5) that matter.
+func (t *Task) parseStatus(b []byte) error {
+	seen := 0
+	for line := range bytes.Lines(b) {
+		key, value, ok := strings.Cut(strings.TrimSuffix(string(line), "\n"), ":")
+		if !ok {
+			continue
+		}
+		f := strings.Fields(value)
+		var err error
+		switch key {
+		case "Name":
+			t.Name = strings.TrimPrefix(value, "\t")
+			continue
+		case "Umask":
+			t.Umask, err = parseID(f, 0, 8)
+		case "Tgid":
+			var n uint32
+			n, err = parseID(f, 0, 10)
+			t.TGID = int(n)
+		case "Uid":
+			if t.UID, err = parseID(f, 0, 10); err == nil {
+				t.FSUID, err = parseID(f, 3, 10)
+			}
+		case "Gid":
+			if t.GID, err = parseID(f, 0, 10); err == nil {
+				t.FSGID, err = parseID(f, 3, 10)
+			}
+		case "Groups":
+			for i := range f {
+				var g uint32
+				if g, err = parseID(f, i, 10); err != nil {
+					break
+				}
+				t.Groups = append(t.Groups, g)
+			}
+		case "CapEff":
+			if len(f) == 0 {
+				return fmt.Errorf("field %s is empty", key)
+			}
+			t.Caps, err = strconv.ParseUint(f[0], 16, 64)
+		default:
+			continue
+		}
+		if err != nil {
+			return fmt.Errorf("field %s: %w", key, err)
+		}
+		seen++
+	}
+	if seen < 6 {
+		return fmt.Errorf("%d of 6 fields found", seen)
+	}
+	return nil
+}
+
+func parseID(f []string, i, base int) (uint32, error) {
+	if i >= len(f) {
+		return 0, fmt.Errorf("%d values, want more than %d", len(f), i)
+	}
+	n, err := strconv.ParseUint(f[i], base, 32)
+	return uint32(n), err
+}
+
+// folder opens one of the task's own folders, "root" or "cwd", as an O_PATH
+// descriptor that the caller closes. The link in /proc leads into the task's
+// own mount namespace.
+func (t *Task) folder(which string) (int, error) {
+	fd, err := unix.Open("/proc/"+strconv.Itoa(t.TID)+"/"+which, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return -1, fmt.Errorf("open %s of task %d: %w", which, t.TID, err)
+	}
+	return fd, nil
+}
