@@ -1,0 +1,135 @@
+package wire
+
+import (
+	"errors"
+	"fmt"
+)
+
+const (
+	requestKind     = 1
+	requestPath     = 2
+	requestName     = 3
+	requestFrom     = 4
+	requestBacklog  = 5
+	requestMode     = 6
+	requestNonblock = 7
+	requestTimeout  = 8
+	requestPeer     = 9
+	requestUID      = 10
+	requestGID      = 11
+	requestPID      = 12
+	requestProgram  = 13
+)
+
+// Append appends the request to b. A program's name that is too long is cut;
+// any other field that breaks a limit is an error.
+func (r *Request) Append(b []byte) ([]byte, error) {
+	switch {
+	case len(r.Path) > MaxPath:
+		return b, fmt.Errorf("path of %d bytes, limit %d", len(r.Path), MaxPath)
+	case len(r.Name) > MaxName:
+		return b, fmt.Errorf("name of %d bytes, limit %d", len(r.Name), MaxName)
+	case len(r.Peer) > MaxPath:
+		return b, fmt.Errorf("peer's name of %d bytes, limit %d", len(r.Peer), MaxPath)
+	}
+	if err := r.complete(); err != nil {
+		return b, err
+	}
+	b = appendUint(b, requestKind, 1, uint64(r.Kind))
+	b = appendBytes(b, requestPath, r.Path)
+	b = appendBytes(b, requestName, r.Name)
+	b = appendUint(b, requestFrom, 4, uint64(r.From))
+	b = appendUint(b, requestBacklog, 4, uint64(r.Backlog))
+	b = appendUint(b, requestMode, 4, uint64(r.Mode))
+	if r.Nonblock {
+		b = appendUint(b, requestNonblock, 1, 1)
+	}
+	b = appendUint(b, requestTimeout, 4, uint64(r.Timeout))
+	b = appendBytes(b, requestPeer, r.Peer)
+	b = appendUint(b, requestUID, 4, uint64(r.Caller.UID))
+	b = appendUint(b, requestGID, 4, uint64(r.Caller.GID))
+	b = appendUint(b, requestPID, 4, uint64(r.Caller.PID))
+	b = appendBytes(b, requestProgram, cut(r.Caller.Program, MaxProgram))
+	return b, nil
+}
+
+// complete checks that what the kind needs is there. An unknown kind is the
+// handler's to refuse: a later version may add some.
+func (r *Request) complete() error {
+	switch r.Kind {
+	case 0:
+		return errors.New("request without a kind")
+	case KindConnect, KindBind, KindStat, KindUnlink:
+		if len(r.Path) == 0 {
+			return fmt.Errorf("%s request without a path", r.Kind)
+		}
+	case KindListen, KindAccepted:
+		if r.From == 0 {
+			return fmt.Errorf("%s request without a stream", r.Kind)
+		}
+	}
+	return nil
+}
+
+// ParseRequest reads the payload of an OPEN frame. Nothing in the request
+// refers to b.
+func ParseRequest(b []byte) (Request, error) {
+	var r Request
+	f := fields{rest: b}
+	for f.next() {
+		switch f.tag {
+		case requestKind:
+			r.Kind = Kind(f.uint(1))
+		case requestPath:
+			r.Path = f.bytes(MaxPath)
+		case requestName:
+			r.Name = f.bytes(MaxName)
+		case requestFrom:
+			r.From = uint32(f.uint(4))
+		case requestBacklog:
+			r.Backlog = uint32(f.uint(4))
+		case requestMode:
+			r.Mode = uint32(f.uint(4))
+		case requestNonblock:
+			r.Nonblock = f.flag()
+		case requestTimeout:
+			r.Timeout = uint32(f.uint(4))
+		case requestPeer:
+			r.Peer = f.bytes(MaxPath)
+		case requestUID:
+			r.Caller.UID = uint32(f.uint(4))
+		case requestGID:
+			r.Caller.GID = uint32(f.uint(4))
+		case requestPID:
+			r.Caller.PID = uint32(f.uint(4))
+		case requestProgram:
+			r.Caller.Program = string(f.bytes(MaxProgram))
+		}
+	}
+	if f.err != nil {
+		return Request{}, fmt.Errorf("request: %w", f.err)
+	}
+	if err := r.complete(); err != nil {
+		return Request{}, err
+	}
+	return r, nil
+}
+
+// String names the kind as docs/protocol.md does.
+func (k Kind) String() string {
+	switch k {
+	case KindConnect:
+		return "connect"
+	case KindBind:
+		return "bind"
+	case KindListen:
+		return "listen"
+	case KindAccepted:
+		return "accepted"
+	case KindStat:
+		return "stat"
+	case KindUnlink:
+		return "unlink"
+	}
+	return fmt.Sprintf("kind %d", uint8(k))
+}
