@@ -1,0 +1,333 @@
+package link
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"sync"
+
+	"drvsock/internal/errno"
+)
+
+// A Sink takes what arrives on a stream, see Deliver. TryWrite, Write and
+// CloseWrite are called by one goroutine at a time and in order; Fail may come
+// at any moment, also during a Write, which it must end.
+//
+// An error of TryWrite or Write ends this direction: the peer's writes fail
+// with it, and the sink hears no more of it.
+//
+// A sink may also have the method Stopped(err error): it is called when the
+// peer reads no more, so that writing to the stream fails with err.
+//
+// All methods but Write are called by the goroutine that reads the link, so
+// they must not block.
+type Sink interface {
+	// TryWrite writes what fits now. n < len(p) with a nil error says that
+	// more would block.
+	TryWrite(p []byte) (n int, err error)
+	// Write writes all of p, however long it takes.
+	Write(p []byte) (int, error)
+	// CloseWrite comes after the last byte.
+	CloseWrite() error
+	// Fail says that there is more that will not come: the peer ended with a
+	// failure, the stream was reset or the link lost.
+	Fail(err error)
+}
+
+func stopped(sink Sink, e *errno.Error) {
+	if s, ok := sink.(interface{ Stopped(err error) }); ok {
+		s.Stopped(e)
+	}
+}
+
+// A receiver is the direction from the peer. It is guarded by the stream's mu.
+type receiver struct {
+	cond      sync.Cond // for Read
+	queue     []*chunk
+	size      int    // bytes queued
+	left      uint32 // bytes that the peer may still send
+	used      uint32 // bytes consumed and not granted again yet
+	ended     bool   // END came
+	endReason *errno.Error
+	told      bool // the sink knows of the end
+	stopped   bool // STOP was sent
+	sink      Sink
+	draining  bool // a goroutine writes the queue to the sink
+}
+
+const (
+	smallChunk = 4 << 10
+	bigChunk   = 64 << 10
+)
+
+// A chunk is a part of a receive queue. Few bytes take a small one, so that
+// many streams with little in their queues stay cheap.
+type chunk struct {
+	b    []byte
+	from int
+}
+
+var (
+	smallChunks = sync.Pool{New: func() any { return &chunk{b: make([]byte, 0, smallChunk)} }}
+	bigChunks   = sync.Pool{New: func() any { return &chunk{b: make([]byte, 0, bigChunk)} }}
+)
+
+func (c *chunk) free() {
+	c.b, c.from = c.b[:0], 0
+	if cap(c.b) == smallChunk {
+		smallChunks.Put(c)
+	} else {
+		bigChunks.Put(c)
+	}
+}
+
+// push queues a copy of p.
+func (r *receiver) push(p []byte) {
+	r.size += len(p)
+	for len(p) > 0 {
+		var c *chunk
+		if n := len(r.queue); n > 0 && len(r.queue[n-1].b) < cap(r.queue[n-1].b) {
+			c = r.queue[n-1]
+		} else {
+			if n > 0 || len(p) > smallChunk {
+				c = bigChunks.Get().(*chunk)
+			} else {
+				c = smallChunks.Get().(*chunk)
+			}
+			r.queue = append(r.queue, c)
+		}
+		n := copy(c.b[len(c.b):cap(c.b)], p)
+		c.b = c.b[:len(c.b)+n]
+		p = p[n:]
+	}
+}
+
+// pop takes the first chunk off the queue; nil if it is empty.
+func (r *receiver) pop() *chunk {
+	if len(r.queue) == 0 {
+		return nil
+	}
+	c := r.queue[0]
+	r.queue[0] = nil
+	r.queue = r.queue[1:]
+	if len(r.queue) == 0 {
+		r.queue = nil
+	}
+	return c
+}
+
+// drop forgets what is queued.
+func (r *receiver) drop() {
+	for c := r.pop(); c != nil; c = r.pop() {
+		c.free()
+	}
+	r.size = 0
+}
+
+// consumed counts n bytes as taken by the consumer and grants the peer more
+// once half the window is. Called with mu.
+func (s *Stream) consumed(n int) {
+	r := &s.r
+	r.used += uint32(n)
+	if r.used >= (s.l.cfg.Window+1)/2 && !r.ended && !r.stopped && s.failed == nil {
+		r.left += r.used
+		s.ctl.grant += r.used
+		r.used = 0
+		s.due()
+	}
+}
+
+// arriving checks a DATA frame of n bytes and takes it off the window.
+func (s *Stream) arriving(n uint32) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case s.finished.Load():
+		return nil
+	case !s.open:
+		return errors.New("not accepted")
+	case s.r.ended:
+		return errors.New("after END")
+	case n > s.r.left:
+		return fmt.Errorf("%d bytes where the window has %d", n, s.r.left)
+	}
+	s.r.left -= n
+	return nil
+}
+
+// receive takes bytes of a DATA frame. It never blocks.
+func (s *Stream) receive(p []byte) {
+	s.mu.Lock()
+	defer s.unlock()
+	r := &s.r
+	if s.finished.Load() || r.stopped {
+		return
+	}
+	if r.sink == nil || r.draining {
+		r.push(p)
+		r.cond.Signal()
+		return
+	}
+	sink := r.sink
+	s.mu.Unlock()
+	n, err := sink.TryWrite(p)
+	s.mu.Lock()
+	if err != nil {
+		s.stopLocked(reasonOf(err, errno.EPIPE))
+		return
+	}
+	s.consumed(n)
+	if n < len(p) && !s.finished.Load() && !r.stopped {
+		r.push(p[n:])
+		r.draining = true
+		go s.drain()
+	}
+}
+
+// receiveEnd handles END.
+func (s *Stream) receiveEnd(reason *errno.Error) error {
+	s.mu.Lock()
+	r := &s.r
+	switch {
+	case s.finished.Load():
+		s.mu.Unlock()
+		return nil
+	case !s.open:
+		s.mu.Unlock()
+		return errors.New("not accepted")
+	case r.ended:
+		s.mu.Unlock()
+		return errors.New("after END")
+	}
+	r.ended = true
+	r.endReason = reason
+	s.ctl.grant = 0
+	r.cond.Broadcast()
+	var sink Sink
+	if !r.draining && !r.stopped {
+		sink = r.sink
+		r.told = sink != nil
+	}
+	s.unlock()
+	if sink != nil {
+		tellEnd(sink, reason)
+	}
+	return nil
+}
+
+func tellEnd(sink Sink, reason *errno.Error) {
+	if reason != nil {
+		sink.Fail(reason)
+		return
+	}
+	_ = sink.CloseWrite() // the socket is gone then, which its reading side shows
+}
+
+// Deliver gives sink all that arrives from now on, and what is queued. It is
+// called once, and Read no more.
+func (s *Stream) Deliver(sink Sink) {
+	s.mu.Lock()
+	r := &s.r
+	r.sink = sink
+	failed, whole, stop := s.failed, s.whole, s.w.stop
+	if (failed == nil || whole) && !r.stopped && (r.size > 0 || r.ended) {
+		r.draining = true
+		go s.drain()
+	}
+	s.mu.Unlock()
+	switch {
+	case failed != nil && !whole:
+		sink.Fail(failed)
+	case failed != nil:
+		stopped(sink, failed)
+	case stop != nil:
+		stopped(sink, stop)
+	}
+}
+
+// drain writes the queue to the sink until it is empty.
+func (s *Stream) drain() {
+	r := &s.r
+	sink := r.sink
+	s.mu.Lock()
+	for {
+		if s.failed != nil && !s.whole || r.stopped {
+			break
+		}
+		c := r.pop()
+		if c == nil {
+			if r.ended && !r.told {
+				r.told = true
+				reason := r.endReason
+				s.unlock()
+				tellEnd(sink, reason)
+				s.mu.Lock()
+			}
+			break
+		}
+		s.unlock()
+		n := len(c.b) - c.from
+		_, err := sink.Write(c.b[c.from:])
+		c.free()
+		s.mu.Lock()
+		r.size = max(r.size-n, 0) // drop may have emptied the queue
+		if err != nil {
+			if s.failed == nil {
+				s.stopLocked(reasonOf(err, errno.EPIPE))
+			}
+			break
+		}
+		s.consumed(n)
+	}
+	r.draining = false
+	s.unlock()
+}
+
+// Unread tells how many bytes have come and wait for Read or the sink.
+func (s *Stream) Unread() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.r.size
+}
+
+// Read reads what has come. It returns io.EOF after the peer's END, and an
+// *errno.Error within a *net.OpError after a reset or the loss of the link.
+func (s *Stream) Read(p []byte) (int, error) {
+	s.mu.Lock()
+	defer s.unlock()
+	r := &s.r
+	for {
+		switch {
+		case s.closed:
+			return 0, s.opError("read", net.ErrClosed)
+		case s.rdl.passed:
+			return 0, s.opError("read", errDeadline)
+		case r.sink != nil:
+			return 0, s.opError("read", errors.New("stream is delivered to a sink"))
+		case len(p) == 0:
+			return 0, nil
+		case r.size > 0:
+			n := 0
+			for n < len(p) && len(r.queue) > 0 {
+				c := r.queue[0]
+				m := copy(p[n:], c.b[c.from:])
+				c.from += m
+				n += m
+				if c.from == len(c.b) {
+					r.pop().free()
+				}
+			}
+			r.size -= n
+			s.consumed(n)
+			return n, nil
+		case s.failed != nil && !s.whole:
+			return 0, s.opError("read", s.failed)
+		case r.ended && r.endReason != nil:
+			return 0, s.opError("read", r.endReason)
+		case r.ended || r.stopped:
+			return 0, io.EOF
+		}
+		r.cond.Wait()
+	}
+}

@@ -1,0 +1,181 @@
+package link
+
+import (
+	"errors"
+	"net"
+	"sync"
+
+	"drvsock/internal/errno"
+	"drvsock/internal/wire"
+)
+
+// A sender is the direction to the peer. It is guarded by the stream's mu.
+type sender struct {
+	cond      sync.Cond // for Credit
+	left      uint32    // bytes that may be sent
+	sending   bool      // a DATA frame is on its way to the link
+	ended     bool      // END was sent or is due
+	endReason *errno.Error
+	stop      *errno.Error // the peer's STOP
+}
+
+// A Buffer is a DATA frame under construction.
+type Buffer struct {
+	b [wire.HeaderSize + wire.MaxData]byte
+}
+
+var buffers = sync.Pool{New: func() any { return new(Buffer) }}
+
+// NewBuffer takes a buffer from a pool. It goes back by Free or Send.
+func NewBuffer() *Buffer { return buffers.Get().(*Buffer) }
+
+// Payload is the room for wire.MaxData bytes of payload.
+func (b *Buffer) Payload() []byte { return b.b[wire.HeaderSize:] }
+
+// Free gives the buffer back.
+func (b *Buffer) Free() { buffers.Put(b) }
+
+// granted handles WINDOW.
+func (s *Stream) granted(n uint32) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case s.finished.Load() || s.w.ended:
+		return nil
+	case !s.open:
+		return errors.New("not accepted")
+	case n == 0 || n > wire.MaxWindow-s.w.left:
+		return errors.New("credit out of bounds")
+	}
+	s.w.left += n
+	s.w.cond.Broadcast()
+	return nil
+}
+
+// receiveStop handles STOP: the direction ends as if this side had ended it.
+func (s *Stream) receiveStop(e *errno.Error) error {
+	s.mu.Lock()
+	if s.finished.Load() || s.w.stop != nil {
+		s.mu.Unlock()
+		return nil
+	}
+	if !s.open {
+		s.mu.Unlock()
+		return errors.New("not accepted")
+	}
+	s.w.stop = e
+	s.endLocked(nil)
+	s.w.cond.Broadcast()
+	sink := s.r.sink
+	s.unlock()
+	if sink != nil {
+		stopped(sink, e)
+	}
+	return nil
+}
+
+// writable says why nothing may be written, nil if it may. Called with mu.
+func (s *Stream) writable() error {
+	switch {
+	case s.closed:
+		return net.ErrClosed
+	case s.failed != nil:
+		return s.failed
+	case s.w.stop != nil:
+		return s.w.stop
+	case s.w.ended:
+		return errno.Errorf(errno.EPIPE, errno.LayerLink, "stream is closed for writing")
+	case s.wdl.passed:
+		return errDeadline
+	}
+	return nil
+}
+
+// Credit waits until bytes may be sent and tells how many, at most
+// wire.MaxData. For a single writer the number stays valid until it sends.
+func (s *Stream) Credit() (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for {
+		if err := s.writable(); err != nil {
+			return 0, err
+		}
+		if s.w.left > 0 {
+			return int(min(s.w.left, wire.MaxData)), nil
+		}
+		s.w.cond.Wait()
+	}
+}
+
+// Send sends the first n bytes of b's payload as one frame, by one write to
+// the link, and frees b. n is at least 1 and at most what Credit allowed. It
+// waits for its turn on the link, which the peer cannot hold up without ending
+// the link after Config.DeadAfter.
+func (s *Stream) Send(b *Buffer, n int) error {
+	defer b.Free()
+	if n == 0 {
+		return nil
+	}
+	s.mu.Lock()
+	err := s.writable()
+	if err == nil && (n < 0 || n > int(min(s.w.left, wire.MaxData)) || s.w.sending) {
+		err = errno.Errorf(errno.EINVAL, errno.LayerLink, "sending of %d bytes where %d may be sent", n, s.w.left)
+	}
+	if err != nil {
+		s.mu.Unlock()
+		return err
+	}
+	s.w.left -= uint32(n)
+	s.w.sending = true
+	cancel := s.wdl.cancel
+	s.mu.Unlock()
+
+	o := &s.l.out
+	sent := false
+	if err = o.acquire(n > smallFrame, cancel); err == nil {
+		wire.Header{Type: wire.TypeData, Stream: s.id, Length: uint32(n)}.Put(b.b[:])
+		err = o.write(b.b[:wire.HeaderSize+n])
+		sent = true
+		o.release()
+	}
+
+	s.mu.Lock()
+	s.w.sending = false
+	if !sent {
+		s.w.left += uint32(n)
+	}
+	if s.ctl.end {
+		s.due()
+	}
+	s.unlock()
+	if err == errCanceled {
+		return errDeadline
+	}
+	return err
+}
+
+// Write writes p, in frames, as the peer's window allows.
+func (s *Stream) Write(p []byte) (int, error) {
+	s.wmu.Lock()
+	defer s.wmu.Unlock()
+	done := 0
+	for first := true; first || done < len(p); first = false {
+		if len(p) == 0 {
+			s.mu.Lock()
+			err := s.writable()
+			s.mu.Unlock()
+			return 0, s.opError("write", err)
+		}
+		n, err := s.Credit()
+		if err != nil {
+			return done, s.opError("write", err)
+		}
+		b := NewBuffer()
+		n = copy(b.Payload()[:n], p[done:])
+		if err := s.Send(b, n); err != nil {
+			return done, s.opError("write", err)
+		}
+		done += n
+	}
+	return done, nil
+}
