@@ -13,45 +13,67 @@ import (
 // arm64 share (include/uapi/asm-generic/errno.h).
 type Errno uint16
 
-// The numbers that drvsock hands to programs.
+// The numbers that drvsock hands to programs. Most a local socket gives too;
+// the network's ones only a Windows host can bring up.
 const (
-	EPERM        Errno = 1
-	ENOENT       Errno = 2
-	EINTR        Errno = 4
-	EIO          Errno = 5
-	EBADF        Errno = 9
-	EAGAIN       Errno = 11
-	ENOMEM       Errno = 12
-	EACCES       Errno = 13
-	EFAULT       Errno = 14
-	EBUSY        Errno = 16
-	EEXIST       Errno = 17
-	ENOTDIR      Errno = 20
-	EISDIR       Errno = 21
-	EINVAL       Errno = 22
-	ENFILE       Errno = 23
-	EMFILE       Errno = 24
-	ENOSPC       Errno = 28
-	EROFS        Errno = 30
-	EPIPE        Errno = 32
-	ENAMETOOLONG Errno = 36
-	ENOSYS       Errno = 38
-	ELOOP        Errno = 40
-	EPROTO       Errno = 71
-	ENOTSOCK     Errno = 88
-	EPROTOTYPE   Errno = 91
-	EOPNOTSUPP   Errno = 95
-	EAFNOSUPPORT Errno = 97
-	EADDRINUSE   Errno = 98
-	ENETDOWN     Errno = 100
-	ECONNABORTED Errno = 103
-	ECONNRESET   Errno = 104
-	ENOBUFS      Errno = 105
-	EISCONN      Errno = 106
-	ENOTCONN     Errno = 107
-	ETIMEDOUT    Errno = 110
-	ECONNREFUSED Errno = 111
-	ECANCELED    Errno = 125
+	EPERM           Errno = 1
+	ENOENT          Errno = 2
+	EINTR           Errno = 4
+	EIO             Errno = 5
+	ENXIO           Errno = 6
+	EBADF           Errno = 9
+	EAGAIN          Errno = 11
+	ENOMEM          Errno = 12
+	EACCES          Errno = 13
+	EFAULT          Errno = 14
+	EBUSY           Errno = 16
+	EEXIST          Errno = 17
+	EXDEV           Errno = 18
+	ENODEV          Errno = 19
+	ENOTDIR         Errno = 20
+	EISDIR          Errno = 21
+	EINVAL          Errno = 22
+	ENFILE          Errno = 23
+	EMFILE          Errno = 24
+	ENOSPC          Errno = 28
+	EROFS           Errno = 30
+	EPIPE           Errno = 32
+	ENAMETOOLONG    Errno = 36
+	ENOSYS          Errno = 38
+	ENOTEMPTY       Errno = 39
+	ELOOP           Errno = 40
+	EPROTO          Errno = 71
+	EILSEQ          Errno = 84
+	ENOTSOCK        Errno = 88
+	EDESTADDRREQ    Errno = 89
+	EMSGSIZE        Errno = 90
+	EPROTOTYPE      Errno = 91
+	ENOPROTOOPT     Errno = 92
+	EPROTONOSUPPORT Errno = 93
+	ESOCKTNOSUPPORT Errno = 94
+	EOPNOTSUPP      Errno = 95
+	EPFNOSUPPORT    Errno = 96
+	EAFNOSUPPORT    Errno = 97
+	EADDRINUSE      Errno = 98
+	EADDRNOTAVAIL   Errno = 99
+	ENETDOWN        Errno = 100
+	ENETUNREACH     Errno = 101
+	ENETRESET       Errno = 102
+	ECONNABORTED    Errno = 103
+	ECONNRESET      Errno = 104
+	ENOBUFS         Errno = 105
+	EISCONN         Errno = 106
+	ENOTCONN        Errno = 107
+	ESHUTDOWN       Errno = 108
+	ETIMEDOUT       Errno = 110
+	ECONNREFUSED    Errno = 111
+	EHOSTDOWN       Errno = 112
+	EHOSTUNREACH    Errno = 113
+	EALREADY        Errno = 114
+	EINPROGRESS     Errno = 115
+	ESTALE          Errno = 116
+	EDQUOT          Errno = 122
+	ECANCELED       Errno = 125
 )
 
 // A Layer says which part of the way refused.

@@ -1,0 +1,74 @@
+package agent
+
+import (
+	"io"
+	"log/slog"
+	"os"
+	"syscall"
+	"time"
+
+	"drvsock/internal/link"
+	"drvsock/internal/wire"
+)
+
+// Config says how to serve a link. The zero Config is a usable one on Windows.
+type Config struct {
+	// Drives gives each drive letter (either case) the folder that plays its
+	// root. Windows has drives of its own and ignores it.
+	Drives map[byte]string
+	// Stop, if not nil, ends the link and Serve when it is closed. A command
+	// closes it on StopSignals.
+	Stop <-chan struct{}
+	// Log gets refusals and what went wrong beside them; nil discards.
+	Log *slog.Logger
+	// Build is told to the guest, for people.
+	Build string
+}
+
+// StopSignals are what a command that serves a link ends on. The package os/signal
+// brings the closing of a console, logging off and shutting down as SIGTERM on
+// Windows, and grants the time to react.
+var StopSignals = []os.Signal{os.Interrupt, syscall.SIGTERM, syscall.SIGHUP}
+
+// drain is how long Serve waits for its goroutines after the link has ended.
+// They have nothing left to wait for by then; the bound is for a system call
+// that a file system keeps.
+const drain = 5 * time.Second
+
+// Serve answers the guest on rw until the link ends, and then closes every
+// socket and removes the socket files that it made and still owns. It owns rw
+// from the call on. Serve returns nil if the guest or Stop ended the link in an
+// orderly way, and else the reason of the loss.
+func Serve(rw io.ReadWriteCloser, cfg Config) error {
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	h, err := newHost(cfg)
+	if err != nil {
+		_ = rw.Close()
+		return err
+	}
+	s := newServer(h, cfg.Log)
+	l, err := link.New(rw, link.Config{
+		Role:    wire.RoleAgent,
+		Build:   cfg.Build,
+		Handler: s.handle,
+		Log:     cfg.Log,
+	})
+	if err != nil {
+		return err
+	}
+	s.start(l)
+	var stopped bool
+	select {
+	case <-l.Done():
+	case <-cfg.Stop: // never, if nil
+		stopped = true
+		_ = l.Close()
+	}
+	s.end(drain)
+	if stopped {
+		return nil
+	}
+	return orderly(l.Err())
+}

@@ -1,0 +1,198 @@
+package agent
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+
+	"golang.org/x/sys/unix"
+
+	"drvsock/internal/drive"
+	"drvsock/internal/errno"
+	"drvsock/internal/wire"
+)
+
+// host plays a Windows machine whose drives are folders. It is no jail: a link
+// within a folder is followed wherever it leads, with the agent's own rights.
+type host struct {
+	drives map[byte]string // by upper-case letter; absolute
+}
+
+func newHost(cfg Config) (*host, error) {
+	h := &host{drives: make(map[byte]string, len(cfg.Drives))}
+	for letter, dir := range cfg.Drives {
+		up := letter &^ 0x20
+		if up < 'A' || up > 'Z' {
+			return nil, errno.Errorf(errno.EINVAL, errno.LayerAgent, "%q is no drive letter", letter)
+		}
+		if _, twice := h.drives[up]; twice {
+			return nil, errno.Errorf(errno.EINVAL, errno.LayerAgent, "drive %c has two folders", up)
+		}
+		abs, err := filepath.Abs(dir)
+		if err != nil {
+			return nil, fmt.Errorf("folder of drive %c: %w", up, err)
+		}
+		if st, err := os.Stat(abs); err != nil {
+			return nil, fmt.Errorf("folder of drive %c: %w", up, err)
+		} else if !st.IsDir() {
+			return nil, fmt.Errorf("folder of drive %c: %s: %w", up, abs, unix.ENOTDIR)
+		}
+		h.drives[up] = abs
+	}
+	return h, nil
+}
+
+// resolve returns the folder and the name that path means. name is "." for the
+// root of a drive.
+func (h *host) resolve(path []byte) (dir, name string, err error) {
+	letter, names, ok := drive.SplitHost(path)
+	if !ok {
+		return "", "", badPath(path)
+	}
+	dir, ok = h.drives[letter]
+	if !ok {
+		return "", "", errno.Errorf(errno.ENOENT, errno.LayerAgent, "this host has no drive %c", letter)
+	}
+	if len(names) == 0 {
+		return dir, ".", nil
+	}
+	for _, n := range names[:len(names)-1] {
+		dir += "/" + string(n)
+	}
+	return dir, string(names[len(names)-1]), nil
+}
+
+// dial connects a new socket to the one at path.
+func (h *host) dial(ctx context.Context, path []byte, opt connectOptions) (*net.UnixConn, error) {
+	fd, err := newSocket()
+	if err != nil {
+		return nil, err
+	}
+	return h.connect(ctx, fd, path, opt)
+}
+
+// connect owns fd.
+func (h *host) connect(ctx context.Context, fd int, path []byte, opt connectOptions) (*net.UnixConn, error) {
+	f := os.NewFile(uintptr(fd), "socket")
+	defer f.Close()
+	dir, name, err := h.resolve(path)
+	if err != nil {
+		return nil, err
+	}
+	full := dir + "/" + name
+	addr := full
+	if len(addr) > maxName {
+		// The magic link leads to the very file, whatever its path's length.
+		// O_PATH asks for search permission alone, as connect does; write
+		// permission for the socket is checked by connect.
+		target, err := unix.Open(full, unix.O_PATH|unix.O_CLOEXEC, 0)
+		if err != nil {
+			return nil, fmt.Errorf("connect %s: %w", full, err)
+		}
+		defer unix.Close(target)
+		addr = fmt.Sprintf("/proc/self/fd/%d", target)
+	}
+	if err := connectWait(ctx, fd, addr, opt); err != nil {
+		return nil, fmt.Errorf("connect %s: %w", full, err)
+	}
+	c, err := net.FileConn(f) // a duplicate
+	if err != nil {
+		return nil, fmt.Errorf("adopt connection: %w", err)
+	}
+	return c.(*net.UnixConn), nil
+}
+
+// bind makes a socket whose file is path, with mode as its permission bits. The
+// socket's own name is name if that means the same file, else the whole path.
+func (h *host) bind(path, name []byte, mode uint32) (*socket, error) {
+	dir, base, err := h.resolve(path)
+	if err != nil {
+		return nil, err
+	}
+	full := dir + "/" + base
+	if base == "." {
+		return nil, fmt.Errorf("bind %s: %w", dir, unix.EADDRINUSE)
+	}
+	folder, err := unix.Open(dir, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, fmt.Errorf("bind %s: %w", full, err)
+	}
+	defer unix.Close(folder)
+	addr := full
+	if len(addr) > maxName || string(name) == base {
+		addr = base
+	}
+	fd, err := newSocket()
+	if err != nil {
+		return nil, err
+	}
+	f := os.NewFile(uintptr(fd), "socket")
+	defer f.Close()
+	err = onOwnThread(func() error {
+		unix.Umask(int(^mode & 0o777))
+		if addr == base {
+			if err := unix.Fchdir(folder); err != nil {
+				return err
+			}
+		}
+		return bindRaw(fd, addr)
+	})
+	if err != nil {
+		return nil, fmt.Errorf("bind %s: %w", full, err)
+	}
+	id, err := identify(folder, base)
+	if err != nil {
+		id = identity{} // gone already; nothing to remove later
+	}
+	l, err := net.FileListener(f) // a duplicate, which doesn't listen yet
+	if err != nil {
+		if id.made() {
+			_ = unix.Unlinkat(folder, base, 0)
+		}
+		return nil, fmt.Errorf("adopt socket: %w", err)
+	}
+	return &socket{host: h, l: l.(*net.UnixListener), file: full, id: id}, nil
+}
+
+// stat says what lies at path itself, a link not followed.
+func (h *host) stat(path []byte) (wire.Stat, error) {
+	dir, name, err := h.resolve(path)
+	if err != nil {
+		return wire.Stat{}, err
+	}
+	var st unix.Stat_t
+	if err := unix.Lstat(dir+"/"+name, &st); err != nil {
+		return wire.Stat{}, fmt.Errorf("stat %s/%s: %w", dir, name, err)
+	}
+	return wire.Stat{
+		Socket: st.Mode&unix.S_IFMT == unix.S_IFSOCK,
+		Dir:    st.Mode&unix.S_IFMT == unix.S_IFDIR,
+		Size:   uint64(max(st.Size, 0)),
+	}, nil
+}
+
+// unlink removes the socket at path, and nothing but a socket.
+func (h *host) unlink(path []byte) error {
+	dir, name, err := h.resolve(path)
+	if err != nil {
+		return err
+	}
+	full := dir + "/" + name
+	var st unix.Stat_t
+	if err := unix.Lstat(full, &st); err != nil {
+		return fmt.Errorf("unlink %s: %w", full, err)
+	}
+	switch st.Mode & unix.S_IFMT {
+	case unix.S_IFSOCK:
+	case unix.S_IFDIR:
+		return fmt.Errorf("unlink %s: %w", full, unix.EISDIR)
+	default:
+		return errno.Errorf(errno.ENOTSOCK, errno.LayerAgent, "%s is no socket", full)
+	}
+	if err := unix.Unlink(full); err != nil {
+		return fmt.Errorf("unlink %s: %w", full, err)
+	}
+	return nil
+}

@@ -1,0 +1,103 @@
+package agent
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"strconv"
+	"syscall"
+	"testing"
+
+	"go.uber.org/goleak"
+	"golang.org/x/sys/unix"
+
+	"drvsock/internal/link"
+)
+
+// The test binary also plays an agent and a native program under other uids.
+const roleVar = "DRVSOCK_AGENT_TEST"
+
+func TestMain(m *testing.M) {
+	switch os.Getenv(roleVar) {
+	case "serve":
+		os.Exit(serveStdio())
+	case "native":
+		os.Exit(nativeMain(os.Args[1:]))
+	}
+	goleak.VerifyTestMain(m)
+}
+
+// serveStdio serves with the folder os.Args[1] as drive C.
+func serveStdio() int {
+	stop := make(chan struct{})
+	sig := make(chan os.Signal, 1)
+	signal.Notify(sig, StopSignals...)
+	go func() {
+		<-sig
+		close(stop)
+	}()
+	rw, err := link.Files(os.Stdin, os.Stdout)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	if err := Serve(rw, Config{Drives: map[byte]string{'C': os.Args[1]}, Stop: stop}); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	return 0
+}
+
+// nativeMain makes one call as a program would and prints its errno. Its
+// arguments are the call and the path, which is taken relative to the working
+// directory if it is relative.
+func nativeMain(args []string) int {
+	fmt.Println(int(native(args[0], args[1])))
+	return 0
+}
+
+// native makes a call on path with the system's own means.
+func native(call, path string) syscall.Errno {
+	err := func() error {
+		switch call {
+		case "stat":
+			var st unix.Stat_t
+			return unix.Lstat(path, &st)
+		case "unlink":
+			return unix.Unlink(path)
+		}
+		flags := unix.SOCK_STREAM | unix.SOCK_CLOEXEC
+		if call == "connect-nonblock" {
+			flags |= unix.SOCK_NONBLOCK
+		}
+		fd, err := unix.Socket(unix.AF_UNIX, flags, 0)
+		if err != nil {
+			return err
+		}
+		defer unix.Close(fd)
+		sa := &unix.SockaddrUnix{Name: path}
+		switch call {
+		case "bind":
+			if err := unix.Bind(fd, sa); err != nil {
+				return err
+			}
+			return unix.Unlink(path)
+		case "connect-timeout":
+			tv := unix.NsecToTimeval(200e6)
+			if err := unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_SNDTIMEO, &tv); err != nil {
+				return err
+			}
+		}
+		for {
+			if err := unix.Connect(fd, sa); err != unix.EINTR {
+				return err
+			}
+		}
+	}()
+	var e syscall.Errno
+	if err != nil && !errors.As(err, &e) {
+		panic("no errno: " + strconv.Quote(err.Error()))
+	}
+	return e
+}

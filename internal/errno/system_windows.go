@@ -1,0 +1,35 @@
+package errno
+
+import "syscall"
+
+func fromSyscall(n syscall.Errno) (Errno, bool) {
+	if e, ok := invented[n]; ok {
+		return e, true
+	}
+	return FromWindows(uint32(n))
+}
+
+// invented are numbers that package syscall made up for POSIX names which
+// Windows lacks (syscall/types_windows.go, APPLICATION_ERROR + i). They come
+// out of package net and x/sys, as EINVAL for a name that is too long.
+var invented = map[syscall.Errno]Errno{
+	syscall.EINVAL:       EINVAL,
+	syscall.ENAMETOOLONG: ENAMETOOLONG,
+	syscall.ELOOP:        ELOOP,
+	syscall.EISDIR:       EISDIR,
+	syscall.EPERM:        EPERM,
+	syscall.EBUSY:        EBUSY,
+	syscall.EPIPE:        EPIPE,
+	syscall.EADDRINUSE:   EADDRINUSE,
+	syscall.ECONNREFUSED: ECONNREFUSED,
+	syscall.ETIMEDOUT:    ETIMEDOUT,
+	syscall.EOPNOTSUPP:   EOPNOTSUPP,
+	syscall.EAFNOSUPPORT: EAFNOSUPPORT,
+	syscall.ENOTSOCK:     ENOTSOCK,
+	syscall.EISCONN:      EISCONN,
+	syscall.ENOTCONN:     ENOTCONN,
+	syscall.ECANCELED:    ECANCELED,
+	syscall.ENOBUFS:      ENOBUFS,
+	syscall.ENOSYS:       ENOSYS,
+	syscall.EWINDOWS:     ENOSYS,
+}

@@ -1,0 +1,245 @@
+// Package relay joins a socket with a stream of the link, so that each end
+// sees of the other what it would see of a peer on its own system.
+//
+// What cannot be carried: a peer that only stops reading (SHUT_RD) shows at
+// the other end's second write and not at its first, because AF_UNIX tells it
+// to a writer only.
+package relay
+
+import (
+	"errors"
+	"io"
+	"net"
+	"os"
+	"sync"
+	"time"
+
+	"drvsock/internal/errno"
+	"drvsock/internal/link"
+)
+
+// A Conn is a connected socket. *net.UnixConn is one. These methods are used
+// where it has them:
+//
+//	CloseRead() error                      the program's next write fails
+//	SyscallConn() (syscall.RawConn, error) Linux: waiting without a buffer
+//	Abort()                                called before Close where the program
+//	                                       shall see ECONNRESET and not the end
+type Conn interface {
+	net.Conn
+	CloseWrite() error
+}
+
+// Join relays between conn and s, both ways, until both directions are over. It
+// owns both and closes both. The error says why the connection did not end in
+// an orderly way, for the log.
+func Join(conn Conn, s *link.Stream) error { return join(conn, s, true) }
+
+// join is Join; without passRights it does as on a kernel that lacks
+// SO_PASSRIGHTS.
+func join(conn Conn, s *link.Stream, passRights bool) error {
+	j := &joint{conn: conn, s: s, over: make(chan struct{})}
+	if err := j.sock.init(conn, passRights); err != nil {
+		s.Reset(err)
+		_ = conn.Close()
+		return err
+	}
+	s.Deliver(j)
+	j.pump()
+	j.wait()
+	return j.close()
+}
+
+// A joint is one connection. As the stream's sink it is the direction to the
+// socket; the goroutine of Join is the other one.
+type joint struct {
+	conn Conn
+	s    *link.Stream
+	sock socket
+	over chan struct{} // closed when the direction to the socket is over
+
+	mu       sync.Mutex
+	isOver   bool
+	pumped   bool  // the direction from the socket is over
+	failed   error // the connection is broken and conn to be aborted
+	lost     bool  // bytes for the program were dropped because it had closed
+	stopped  *errno.Error
+	stranded bool // bytes of the program were dropped because the far one had closed
+}
+
+// past wakes whoever waits with a deadline.
+var past = time.Unix(1, 0)
+
+// pump carries bytes from the socket to the stream until one of them ends.
+func (j *joint) pump() {
+	for {
+		n, err := j.s.Credit()
+		if err != nil {
+			return // the sink was told why
+		}
+		b, n, err := j.sock.read(n)
+		if n > 0 {
+			if j.s.Send(b, n) != nil {
+				j.mu.Lock()
+				j.stranded = true
+				j.mu.Unlock()
+				return
+			}
+			continue
+		}
+		j.ended(err)
+		return
+	}
+}
+
+// ended handles the end of what the program writes; err is io.EOF after an
+// orderly one.
+func (j *joint) ended(err error) {
+	j.mu.Lock()
+	failed, stopped, lost := j.failed, j.stopped, j.lost
+	j.mu.Unlock()
+	switch {
+	case failed != nil || stopped != nil:
+		return
+	case errors.Is(err, io.EOF):
+	case errno.Of(systemError(err)) == errno.ECONNRESET:
+		// It closed with unread bytes. The kernel says so after the last byte,
+		// and so do we.
+		lost = true
+	default:
+		j.s.Reset(systemError(err)) // comes back as Fail
+		return
+	}
+	gone := lost || j.sock.hangup()
+	if gone && j.s.Unread() > 0 {
+		lost = true
+	}
+	if lost {
+		_ = j.s.EndWith(errno.Errorf(errno.ECONNRESET, errno.LayerUnknown, "closed before it had read everything"))
+	} else {
+		_ = j.s.CloseWrite()
+	}
+	if gone {
+		j.gone()
+	}
+}
+
+// gone ends the direction to the socket because the program has closed it.
+func (j *joint) gone() {
+	_ = j.s.CloseRead(errno.Errorf(errno.ECONNRESET, errno.LayerUnknown, "closed by the program"))
+	j.finish(nil)
+}
+
+// wait waits for the end of the direction to the socket.
+func (j *joint) wait() {
+	j.mu.Lock()
+	j.pumped = true
+	over := j.isOver
+	j.mu.Unlock()
+	if !over && j.sock.waitHangup(j.over) {
+		if j.s.Unread() > 0 {
+			_ = j.s.EndWith(errno.ECONNRESET) // no effect if the end was sent
+		}
+		j.gone()
+	}
+	<-j.over
+}
+
+// close closes both.
+func (j *joint) close() error {
+	j.mu.Lock()
+	err := j.failed
+	if err == nil && j.stranded && j.stopped != nil && j.stopped.Errno == errno.ECONNRESET {
+		err = j.stopped
+	}
+	j.mu.Unlock()
+	if err != nil {
+		if a, ok := j.conn.(interface{ Abort() }); ok {
+			a.Abort()
+		}
+	}
+	_ = j.s.Close()
+	_ = j.conn.Close()
+	return err
+}
+
+// finish marks the direction to the socket as over.
+func (j *joint) finish(failed error) {
+	j.mu.Lock()
+	if j.failed == nil {
+		j.failed = failed
+	}
+	first := !j.isOver
+	j.isOver = true
+	pumped := j.pumped
+	j.mu.Unlock()
+	if first {
+		close(j.over)
+	}
+	if failed != nil || pumped {
+		_ = j.conn.SetDeadline(past)
+	}
+}
+
+// TryWrite writes what the socket takes now.
+func (j *joint) TryWrite(p []byte) (int, error) {
+	n, err := j.sock.tryWrite(p)
+	if err != nil {
+		return n, j.unwritable(err)
+	}
+	return n, nil
+}
+
+// Write writes all of p.
+func (j *joint) Write(p []byte) (int, error) {
+	n, err := j.conn.Write(p)
+	if err != nil {
+		return n, j.unwritable(err)
+	}
+	return n, nil
+}
+
+// unwritable handles a socket that takes no more, and gives the reason for the
+// peer.
+func (j *joint) unwritable(err error) error {
+	if errors.Is(err, os.ErrDeadlineExceeded) || errors.Is(err, net.ErrClosed) {
+		return errno.ECONNRESET // Fail came before
+	}
+	reason := systemError(err)
+	if j.sock.hangup() {
+		j.mu.Lock()
+		j.lost = true
+		j.mu.Unlock()
+		reason = errno.Errorf(errno.ECONNRESET, errno.LayerUnknown, "closed by the program")
+	}
+	j.finish(nil)
+	return reason
+}
+
+// CloseWrite passes on that the far program writes no more.
+func (j *joint) CloseWrite() error {
+	err := j.conn.CloseWrite()
+	j.finish(nil)
+	return err
+}
+
+// Fail ends the connection in disorder.
+func (j *joint) Fail(err error) { j.finish(err) }
+
+// Stopped passes on that the far program reads no more.
+func (j *joint) Stopped(err error) {
+	j.mu.Lock()
+	j.stopped = systemError(err)
+	failed := j.failed
+	j.mu.Unlock()
+	if failed != nil {
+		return // the end of reading would leave Abort no way to say so
+	}
+	// Either one ends the read that pump may be waiting in.
+	if c, ok := j.conn.(interface{ CloseRead() error }); ok && c.CloseRead() == nil {
+		return
+	}
+	_ = j.conn.SetReadDeadline(past)
+}
+
+func systemError(err error) *errno.Error { return errno.FromSystem(err, errno.LayerUnknown) }
