@@ -1,0 +1,52 @@
+package cli
+
+import (
+	"errors"
+	"log/slog"
+	"os"
+
+	"github.com/spf13/cobra"
+
+	"drvsock/internal/agent"
+	"drvsock/internal/build"
+	"drvsock/internal/report"
+)
+
+func agentCommand(s Streams) *cobra.Command {
+	var drives []string
+	var verbose bool
+	cmd := &cobra.Command{
+		Use:   "agent",
+		Short: "The host's side of a link, on stdin and stdout",
+		Long: `Open sockets on this system for the guest at the other end of stdin and stdout.
+It is started by the other side and ends with it; sockets that it made are
+removed then. On Windows its drives are the machine's own; elsewhere --drive
+names the folders that play them.`,
+		Args: argCount(cobra.NoArgs),
+		RunE: func(*cobra.Command, []string) error {
+			level := slog.LevelWarn
+			if verbose {
+				level = slog.LevelDebug
+			}
+			cfg := agent.Config{Log: report.NewLog(s.Err, level), Build: build.Version(), Drives: map[byte]string{}}
+			for _, d := range drives {
+				letter, dir, err := splitDrive("--drive", d)
+				if err != nil {
+					return usageError{err}
+				}
+				cfg.Drives[letter] = dir
+			}
+			return agent.Serve(stdio{os.Stdin, os.Stdout}, cfg)
+		},
+	}
+	cmd.Flags().StringArrayVar(&drives, "drive", nil, "`L=DIR`: drive L is the folder DIR (not on Windows)")
+	cmd.Flags().BoolVarP(&verbose, "verbose", "v", false, "say on stderr what is done")
+	return cmd
+}
+
+// stdio is a link over this process's stdin and stdout.
+type stdio struct{ in, out *os.File }
+
+func (s stdio) Read(b []byte) (int, error)  { return s.in.Read(b) }
+func (s stdio) Write(b []byte) (int, error) { return s.out.Write(b) }
+func (s stdio) Close() error                { return errors.Join(s.out.Close(), s.in.Close()) }

@@ -1,0 +1,254 @@
+package run
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"os/signal"
+	"strconv"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"drvsock/internal/report"
+	"drvsock/internal/supervise"
+)
+
+func command(o Options) (int, error) {
+	path, err := exec.LookPath(o.Argv[0])
+	if err != nil && !errors.Is(err, exec.ErrDot) {
+		if errors.Is(err, exec.ErrNotFound) || errors.Is(err, os.ErrNotExist) {
+			return ExitNotFound, fmt.Errorf("%s: command not found", o.Argv[0])
+		}
+		return ExitNotRunnable, fmt.Errorf("%s: %w", o.Argv[0], errors.Unwrap(err))
+	}
+	if o.Link, err = linkCommand(o.Link); err != nil {
+		return ExitFailure, err
+	}
+	f, err := startSupervisor(supervise.Config{
+		Link: o.Link, Drives: o.Drives, Verbose: o.Verbose, Path: path, Argv: o.Argv,
+	})
+	if err != nil {
+		return ExitFailure, err
+	}
+	return f.follow()
+}
+
+// linkCommand finds the agent when none was named: the Windows program on the
+// PATH, which WSL extends by Windows' own.
+func linkCommand(link []string) ([]string, error) {
+	if len(link) > 0 {
+		return link, nil
+	}
+	exe, err := exec.LookPath("drvsock.exe")
+	if err != nil {
+		return nil, report.Hint(errors.New("no link named, and no drvsock.exe on the PATH"),
+			"name the agent with --link 'CMD', or play a host on this machine with --embed C=DIR")
+	}
+	return []string{exe, "agent"}, nil
+}
+
+// front is the state of this process while the command runs.
+type front struct {
+	supervisor int // pid
+	control    *os.File
+	events     chan supervise.Event // closed when the supervisor is gone
+	signals    chan os.Signal
+	child      int // pid of the command, 0 until it runs
+}
+
+func startSupervisor(cfg supervise.Config) (*front, error) {
+	// Should the supervisor be killed, its tree becomes ours to end.
+	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
+		return nil, os.NewSyscallError("prctl(PR_SET_CHILD_SUBREAPER)", err)
+	}
+	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, os.NewSyscallError("socketpair", err)
+	}
+	control := os.NewFile(uintptr(pair[0]), "supervisor")
+	f := &front{control: control, events: make(chan supervise.Event, 16), signals: make(chan os.Signal, 16)}
+	// The descriptors that the user's shell gave to the command (`5<file`) pass
+	// through every process on the way by plain inheritance, so ours must too,
+	// under whatever number it has.
+	syscall.ForkLock.Lock()
+	_, err = unix.FcntlInt(uintptr(pair[1]), unix.F_SETFD, 0)
+	syscall.ForkLock.Unlock()
+	if err == nil {
+		f.supervisor, err = syscall.ForkExec("/proc/self/exe",
+			[]string{"drvsock", supervise.Word, strconv.Itoa(pair[1])},
+			&syscall.ProcAttr{Env: os.Environ(), Files: []uintptr{0, 1, 2}})
+	}
+	_ = unix.Close(pair[1])
+	if err != nil {
+		_ = control.Close()
+		return nil, fmt.Errorf("start the supervisor: %w", err)
+	}
+	// What the terminal sends reaches the command by itself, which decides; this
+	// process only must not end or stop before it.
+	signal.Notify(f.signals, unix.SIGINT, unix.SIGQUIT, unix.SIGTERM, unix.SIGHUP,
+		unix.SIGUSR1, unix.SIGUSR2, unix.SIGTSTP, unix.SIGCONT)
+	if err := json.NewEncoder(control).Encode(cfg); err != nil {
+		return nil, fmt.Errorf("instruct the supervisor: %w", err)
+	}
+	dropInherited()
+	go f.read()
+	return f, nil
+}
+
+// dropInherited lets go of what the shell opened for the command: a reader at
+// the other end must see its end when the command closes it, not later. Only
+// stderr stays, for messages.
+func dropInherited() {
+	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
+	if err == nil {
+		_ = unix.Dup3(int(null.Fd()), 0, 0)
+		_ = unix.Dup3(int(null.Fd()), 1, 0)
+		_ = null.Close()
+	}
+	for _, fd := range supervise.Inherited() {
+		_ = unix.Close(fd)
+	}
+}
+
+func (f *front) read() {
+	defer close(f.events)
+	dec := json.NewDecoder(f.control)
+	for {
+		var e supervise.Event
+		if dec.Decode(&e) != nil {
+			return
+		}
+		f.events <- e
+	}
+}
+
+// follow lives through the command's life and returns its exit code.
+func (f *front) follow() (int, error) {
+	for {
+		select {
+		case e, ok := <-f.events:
+			if !ok {
+				f.endTree()
+				return ExitFailure, errors.New("the supervisor ended, and the command was ended with it")
+			}
+			switch {
+			case e.Error != "":
+				err := errors.New(e.Error)
+				if e.Hint != "" {
+					err = report.Hint(err, "%s", e.Hint)
+				}
+				return e.Code, err
+			case e.PID != 0:
+				f.child = e.PID
+			case e.Stopped:
+				// The job's process group is the command's; the shell sees it stop
+				// when this process does. SIGSTOP can't be caught, and the shell
+				// continues us both.
+				_ = unix.Kill(os.Getpid(), unix.SIGSTOP)
+			case e.Ended:
+				return f.ended(e), nil
+			}
+		case s := <-f.signals:
+			f.forward(s.(syscall.Signal))
+		}
+	}
+}
+
+func (f *front) ended(e supervise.Event) int {
+	if e.Signal == 0 {
+		return e.Code
+	}
+	if unix.Signal(e.Signal) == unix.SIGINT {
+		// A shell running a script goes on with it unless the job died of the
+		// very signal that Ctrl-C sent.
+		signal.Reset(unix.SIGINT)
+		_ = unix.Kill(os.Getpid(), unix.SIGINT)
+		time.Sleep(100 * time.Millisecond)
+	}
+	return ExitSignal + e.Signal
+}
+
+// forward passes a signal on that was sent to this process alone.
+func (f *front) forward(s syscall.Signal) {
+	switch s {
+	case unix.SIGINT, unix.SIGQUIT, unix.SIGTSTP:
+		if inForeground() {
+			return // from the terminal: the command has it already
+		}
+	case unix.SIGHUP:
+		if _, err := terminal(); err == nil {
+			return // a hang-up reaches the whole job
+		}
+	}
+	if f.child != 0 {
+		_ = unix.Kill(f.child, s)
+	}
+}
+
+func terminal() (*os.File, error) { return os.OpenFile("/dev/tty", os.O_RDWR, 0) }
+
+// inForeground tells if our process group gets what is typed at the terminal.
+func inForeground() bool {
+	tty, err := terminal()
+	if err != nil {
+		return false
+	}
+	defer tty.Close()
+	pgrp, err := unix.IoctlGetInt(int(tty.Fd()), unix.TIOCGPGRP)
+	return err == nil && pgrp == unix.Getpgrp()
+}
+
+// endTree kills what the supervisor left. Its orphans are now our children, and
+// theirs become ours as they die, so a few rounds reach everything.
+func (f *front) endTree() {
+	deadline := time.Now().Add(5 * time.Second)
+	for time.Now().Before(deadline) {
+		children := ownChildren()
+		for _, pid := range children {
+			_ = unix.Kill(pid, unix.SIGKILL)
+		}
+		for {
+			var ws unix.WaitStatus
+			pid, err := unix.Wait4(-1, &ws, unix.WNOHANG, nil)
+			if err == unix.ECHILD {
+				return
+			}
+			if err == unix.EINTR {
+				continue
+			}
+			if err != nil || pid == 0 {
+				break
+			}
+		}
+		time.Sleep(2 * time.Millisecond)
+	}
+}
+
+// ownChildren lists the children of all our threads (proc_pid_children(5)).
+func ownChildren() []int {
+	tasks, err := os.ReadDir("/proc/self/task")
+	if err != nil {
+		return nil
+	}
+	var pids []int
+	for _, t := range tasks {
+		file, err := os.Open("/proc/self/task/" + t.Name() + "/children")
+		if err != nil {
+			continue
+		}
+		for {
+			var pid int
+			if _, err := fmt.Fscan(io.Reader(file), &pid); err != nil {
+				break
+			}
+			pids = append(pids, pid)
+		}
+		_ = file.Close()
+	}
+	return pids
+}

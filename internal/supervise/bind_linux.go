@@ -1,0 +1,228 @@
+package supervise
+
+import (
+	"bytes"
+	"context"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"drvsock/internal/errno"
+	"drvsock/internal/link"
+	"drvsock/internal/lookup"
+	"drvsock/internal/seccomp"
+	"drvsock/internal/wire"
+)
+
+// bind carries bind(2) out if the name lies on a drive: the agent makes the
+// real socket there, and the program's own gets the same name natively, in a
+// place that only we can reach.
+func (s *supervisor) bind(n seccomp.Notif, call seccomp.Call) error {
+	sockaddr, err := s.sockaddr(n, call)
+	if err != nil {
+		return err
+	}
+	task, err := lookup.ReadTask(n.TID)
+	if err != nil {
+		return err
+	}
+	place, err := task.Resolve(sunPath(sockaddr), false)
+	if err != nil {
+		return errNative
+	}
+	defer place.Close()
+	path, err := s.onDrive(task, place)
+	if err != nil {
+		return err
+	}
+	// What is there already, or may not be made, the kernel refuses by itself
+	// before it asks the file system (filename_create, may_create).
+	if place.Exists() || task.May(place.Parent, unix.W_OK|unix.X_OK) != nil {
+		return errNative
+	}
+	c, err := s.socketOf(n, call.FD, errno.EOPNOTSUPP)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(c)
+	if named(c) {
+		return errno.Errorf(errno.EINVAL, errno.LayerGuest, "the socket has a name already")
+	}
+	var st unix.Stat_t
+	if err := unix.Fstat(c, &st); err != nil {
+		return errNative
+	}
+	if !s.notify.Valid(n.ID) {
+		return seccomp.ErrGone
+	}
+	ctx, cancel := s.patience(n)
+	defer cancel()
+	req := wire.Request{
+		Kind: wire.KindBind, Path: path, Caller: caller(task),
+		// As unix_bind_bsd does it: fchmod(2) on the socket before counts.
+		Mode: st.Mode & 0o777 &^ task.Umask,
+	}
+	if bytes.IndexByte(sunPath(sockaddr), '/') < 0 {
+		req.Name = place.Base
+	}
+	handle, err := s.host.open(ctx, req)
+	if err != nil {
+		if cause := context.Cause(ctx); cause != nil {
+			return cause
+		}
+		return err
+	}
+	name, err := s.keeper.Bind(c, sockaddr)
+	if err != nil {
+		s.unbind(handle, req)
+		return err
+	}
+	sock := &socket{inode: st.Ino, name: name, handle: handle, path: string(path)}
+	var file unix.Stat_t
+	if err := unix.Fstatat(place.Parent, string(place.Base), &file, unix.AT_SYMLINK_NOFOLLOW); err == nil {
+		sock.file = fileID{dev: uint64(file.Dev), ino: file.Ino}
+	}
+	if err := s.sockets.add(c, sock); err != nil {
+		name.Close()
+		s.unbind(handle, req)
+		return err
+	}
+	s.log.Debug("bound", "path", string(path), "pid", req.Caller.PID, "program", req.Caller.Program)
+	return nil
+}
+
+// named tells if the socket has a name already. Package unix writes the NUL
+// that begins an abstract name as '@', and so too that of an empty address.
+func named(c int) bool {
+	addr, err := unix.Getsockname(c)
+	if err != nil {
+		return false
+	}
+	u, ok := addr.(*unix.SockaddrUnix)
+	return ok && u.Name != "" && u.Name != "@"
+}
+
+// unbind takes back a bind that went wrong on our side.
+func (s *supervisor) unbind(handle *link.Stream, req wire.Request) {
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	if u, err := s.host.open(ctx, wire.Request{Kind: wire.KindUnlink, Path: req.Path, Caller: req.Caller}); err == nil {
+		_ = u.Close()
+	}
+	_ = handle.Close()
+}
+
+// listen tells the agent before the kernel: the program's own listen(2) follows,
+// made by the program itself, so that SO_PEERCRED of its clients names it.
+func (s *supervisor) listen(n seccomp.Notif, call seccomp.Call) error {
+	if s.sockets.none() {
+		return errNative
+	}
+	c, err := seccomp.GetFD(n.TID, call.FD)
+	if err != nil {
+		return errNative
+	}
+	defer unix.Close(c)
+	sock := s.sockets.of(c)
+	if sock == nil || !sock.startListening() {
+		return errNative
+	}
+	task, err := lookup.ReadTask(n.TID)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := s.patience(n)
+	defer cancel()
+	st, err := s.host.open(ctx, wire.Request{
+		Kind: wire.KindListen, From: sock.handle.ID(), Backlog: uint32(max(call.Backlog, 0)), Caller: caller(task),
+	})
+	if err != nil {
+		sock.stopListening()
+		if cause := context.Cause(ctx); cause != nil {
+			return cause
+		}
+		return err
+	}
+	_ = st.Close()
+	s.log.Debug("listening", "path", sock.path)
+	return errNative
+}
+
+// accepted is the agent's word of a host program that connected to a socket of
+// ours. It runs in a goroutine of its own.
+func (s *supervisor) accepted(in *link.Incoming) {
+	if in.Request.Kind != wire.KindAccepted {
+		in.Refuse(errno.Errorf(errno.EOPNOTSUPP, errno.LayerGuest, "request %d is not for a guest", in.Request.Kind))
+		return
+	}
+	sock := s.sockets.byHandle(in.Request.From)
+	if sock == nil {
+		in.Refuse(errno.Errorf(errno.ECONNREFUSED, errno.LayerGuest, "no such socket"))
+		return
+	}
+	r, err := s.reach(in.Context(), sock, in.Request.Peer)
+	if err != nil {
+		in.Refuse(err)
+		return
+	}
+	conn, err := newConn(r)
+	if err != nil {
+		in.Refuse(err)
+		return
+	}
+	stream, err := in.Accept(wire.Answer{})
+	if err != nil {
+		_ = conn.Close()
+		return
+	}
+	s.log.Debug("host program connected", "path", sock.path)
+	s.relay(conn, stream)
+}
+
+// reach connects a new socket to the program's listener. peer is the name that
+// the host program's socket is bound to, which the program then sees.
+func (s *supervisor) reach(ctx context.Context, sock *socket, peer []byte) (int, error) {
+	r, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+	if err != nil {
+		return -1, err
+	}
+	refuseRights(r)
+	if len(peer) > 0 && len(peer) <= maxSockaddr-2 {
+		// As a program would pass it: with the NUL where there is room.
+		a := append([]byte{unix.AF_UNIX, 0}, peer...)
+		if len(a) < maxSockaddr {
+			a = append(a, 0)
+		}
+		if name, err := s.keeper.Bind(r, a); err == nil {
+			name.Close()
+		}
+	}
+	addr := &unix.SockaddrUnix{Name: sock.name.Connect()}
+	// Refused can mean that the program's listen(2), which follows the agent's,
+	// has not been carried out yet; no room, that it has to accept first.
+	refusals := 0
+	for wait := time.Millisecond; ; wait = min(2*wait, 50*time.Millisecond) {
+		err := unix.Connect(r, addr)
+		if err == nil {
+			return r, nil
+		}
+		if err == unix.ECONNREFUSED {
+			if refusals++; refusals > 20 || !sock.alive() {
+				_ = unix.Close(r)
+				return -1, errno.Errorf(errno.ECONNREFUSED, errno.LayerGuest, "the program does not listen")
+			}
+		} else if err != unix.EAGAIN && err != unix.EINTR {
+			_ = unix.Close(r)
+			return -1, err
+		}
+		select {
+		case <-ctx.Done():
+			_ = unix.Close(r)
+			return -1, context.Cause(ctx)
+		case <-sock.gone:
+			_ = unix.Close(r)
+			return -1, errno.Errorf(errno.ECONNREFUSED, errno.LayerGuest, "the program closed its socket")
+		case <-time.After(wait):
+		}
+	}
+}

@@ -1,0 +1,287 @@
+package supervise
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"os"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"drvsock/internal/drive"
+	"drvsock/internal/errno"
+	"drvsock/internal/lookup"
+	"drvsock/internal/names"
+	"drvsock/internal/seccomp"
+)
+
+// supervisor answers the calls of one tree.
+type supervisor struct {
+	log      *slog.Logger
+	notify   *seccomp.Listener
+	keeper   *names.Keeper
+	drives   *drive.Table
+	mounts   *drive.Mounts
+	host     *host
+	meetings *meetings
+	sockets  *sockets
+	relays   sync.WaitGroup // connections being relayed, and calls being answered
+	closing  sync.Once
+}
+
+func newSupervisor(log *slog.Logger) *supervisor {
+	s := &supervisor{log: log, meetings: newMeetings()}
+	s.sockets = newSockets(log)
+	return s
+}
+
+// close ends the agent and everything else. It may be called more than once.
+func (s *supervisor) close() {
+	s.closing.Do(func() {
+		if s.notify != nil {
+			_ = s.notify.Close()
+		}
+		if s.host != nil {
+			s.host.close()
+		}
+		s.sockets.close()
+		s.meetings.close()
+		if s.keeper != nil {
+			_ = s.keeper.Close()
+		}
+		if s.mounts != nil {
+			s.mounts.Close()
+		}
+	})
+}
+
+// idle is closed when nothing is left to do for the tree: no relayed
+// connection and no socket of it bound on a drive.
+func (s *supervisor) idle() <-chan struct{} {
+	c := make(chan struct{})
+	go func() {
+		defer close(c)
+		<-s.sockets.empty()
+		s.relays.Wait()
+	}()
+	return c
+}
+
+// serve takes calls until no task uses the filter any more.
+func (s *supervisor) serve() {
+	for {
+		n, err := s.notify.Recv()
+		if err != nil {
+			if !errors.Is(err, io.EOF) && !errors.Is(err, os.ErrClosed) {
+				s.log.Error("no more calls can be taken", "err", err)
+			}
+			return
+		}
+		// One task waits behind each of these, so their number is the tree's own.
+		s.relays.Add(1)
+		go func() {
+			defer s.relays.Done()
+			s.answer(n)
+		}()
+	}
+}
+
+// errNative is the outcome of a call that is not ours: the kernel shall carry it
+// out as it stands, and if it fails there, fail as it always would.
+var errNative = errors.New("not ours")
+
+// answer carries one call out or lets it go on. Whatever happens, the task gets
+// an answer.
+func (s *supervisor) answer(n seccomp.Notif) {
+	call, err := n.Call()
+	if err == nil {
+		switch call.Op {
+		case seccomp.OpConnect:
+			err = s.connect(n, call)
+		case seccomp.OpBind:
+			err = s.bind(n, call)
+		case seccomp.OpListen:
+			err = s.listen(n, call)
+		case seccomp.OpDumpable:
+			err = s.holdDumpable(n)
+		default:
+			err = errNative
+		}
+	}
+	switch {
+	case errors.Is(err, errNative), errors.Is(err, seccomp.ErrGone), errors.Is(err, os.ErrNotExist):
+		_ = s.notify.Continue(n.ID)
+	case err == nil:
+		_ = s.notify.Return(n.ID, 0, 0)
+	default:
+		s.log.Info("refused", "call", call.Op.String(), "task", n.TID, "err", err)
+		_ = s.notify.Return(n.ID, 0, errno.Of(err))
+	}
+}
+
+// holdDumpable answers prctl(PR_SET_DUMPABLE, 0) without carrying it out: a
+// supervisor without privileges could not look into the task afterwards, and
+// every socket call of it would fail. docs/security.md says what that means.
+// What the call is mostly made for stays: no core dump.
+func (s *supervisor) holdDumpable(n seccomp.Notif) error {
+	tgid, err := seccomp.Tgid(n.TID)
+	if err != nil {
+		return err
+	}
+	var lim unix.Rlimit
+	if err := unix.Prlimit(tgid, unix.RLIMIT_CORE, nil, &lim); err != nil {
+		return errNative
+	}
+	lim.Cur = 0
+	if err := unix.Prlimit(tgid, unix.RLIMIT_CORE, &lim, nil); err != nil {
+		return errNative
+	}
+	s.log.Info("task asked not to be dumpable: core dumps are off, the rest is held back", "pid", tgid)
+	return nil
+}
+
+// maxSockaddr is sizeof(struct sockaddr_un) of unix(7). The kernel refuses
+// longer ones, and so need not be kept from doing that.
+const maxSockaddr = 110
+
+// sockaddr reads the address of a call. It is native unless it is a path name
+// of AF_UNIX.
+func (s *supervisor) sockaddr(n seccomp.Notif, call seccomp.Call) ([]byte, error) {
+	if call.Len < 3 || call.Len > maxSockaddr {
+		return nil, errNative
+	}
+	b := make([]byte, call.Len)
+	if err := seccomp.ReadMemory(n.TID, call.Addr, b); err != nil {
+		if errors.Is(err, unix.EPERM) {
+			s.log.Warn("a task can't be looked into, its call is left alone", "task", n.TID, "call", call.Op.String(), "err", err)
+		}
+		return nil, errNative
+	}
+	// sa_family_t is in the machine's byte order; both kinds we run on are little endian.
+	if int(b[0])|int(b[1])<<8 != unix.AF_UNIX || b[2] == 0 {
+		return nil, errNative
+	}
+	return b, nil
+}
+
+// sunPath is the path of a sockaddr: up to its NUL or end.
+func sunPath(sockaddr []byte) []byte {
+	p := sockaddr[2:]
+	if i := bytes.IndexByte(p, 0); i >= 0 {
+		p = p[:i]
+	}
+	return p
+}
+
+// onDrive finds the host's path of a place, or errNative.
+func (s *supervisor) onDrive(t *lookup.Task, p *lookup.Place) ([]byte, error) {
+	if len(p.Base) == 0 {
+		return nil, errNative
+	}
+	loc, err := drive.Locate(p.Parent, s.mounts.Of(t.TID))
+	if err != nil {
+		return nil, errNative
+	}
+	folder, ok := s.drives.Host(loc)
+	if !ok {
+		return nil, errNative
+	}
+	return drive.JoinHost(folder, p.Base), nil
+}
+
+// socketOf copies the task's descriptor and checks that it is a stream socket
+// of AF_UNIX; another family or no socket is native, another type wrongType.
+// The caller closes the copy.
+func (s *supervisor) socketOf(n seccomp.Notif, fd int, wrongType errno.Errno) (int, error) {
+	c, err := seccomp.GetFD(n.TID, fd)
+	if err != nil {
+		if errors.Is(err, unix.EPERM) {
+			s.log.Warn("a task's socket can't be taken, its call is left alone", "task", n.TID, "err", err)
+		}
+		return -1, errNative
+	}
+	domain, err := unix.GetsockoptInt(c, unix.SOL_SOCKET, unix.SO_DOMAIN)
+	if err != nil || domain != unix.AF_UNIX {
+		_ = unix.Close(c)
+		return -1, errNative
+	}
+	typ, err := unix.GetsockoptInt(c, unix.SOL_SOCKET, unix.SO_TYPE)
+	if err != nil || typ != unix.SOCK_STREAM {
+		_ = unix.Close(c)
+		return -1, errno.Errorf(wrongType, errno.LayerGuest, "only stream sockets reach a drive: Windows has no others")
+	}
+	return c, nil
+}
+
+// watchAfter is when a call that still waits begins to be watched for signals.
+const watchAfter = 30 * time.Millisecond
+
+// watchEvery is how often it then is.
+const watchEvery = 50 * time.Millisecond
+
+// restartSys is ERESTARTSYS of include/linux/errno.h: with a signal pending,
+// the kernel restarts the call or turns this into EINTR, as the signal's
+// handler wants it. A program never sees it.
+const restartSys errno.Errno = 512
+
+// patience returns a context that ends when the task no longer wants to wait:
+// it is gone, or a signal came for it. The kernel holds signals back while the
+// supervisor works on a call (SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV), so a
+// long wait must look for them.
+func (s *supervisor) patience(n seccomp.Notif) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancelCause(context.Background())
+	var watch func()
+	var mu sync.Mutex // orders the timer's re-arming against its end
+	var timer *time.Timer
+	stopped := false
+	watch = func() {
+		switch {
+		case !s.notify.Valid(n.ID):
+			cancel(seccomp.ErrGone)
+		case signalled(n.TID):
+			cancel(errno.Errorf(restartSys, errno.LayerGuest, "interrupted by a signal"))
+		default:
+			mu.Lock()
+			if !stopped {
+				timer = time.AfterFunc(watchEvery, watch)
+			}
+			mu.Unlock()
+		}
+	}
+	timer = time.AfterFunc(watchAfter, watch)
+	return ctx, func() {
+		mu.Lock()
+		stopped = true
+		timer.Stop()
+		mu.Unlock()
+		cancel(context.Canceled)
+	}
+}
+
+// signalled tells if a signal waits for the thread that it neither blocks nor
+// ignores (proc_pid_status(5)).
+func signalled(tid int) bool {
+	b, err := os.ReadFile("/proc/" + strconv.Itoa(tid) + "/status")
+	if err != nil {
+		return false
+	}
+	var pending, held uint64
+	for line := range bytes.Lines(b) {
+		key, value, _ := strings.Cut(strings.TrimSpace(string(line)), ":\t")
+		switch key {
+		case "SigPnd", "ShdPnd":
+			v, _ := strconv.ParseUint(value, 16, 64)
+			pending |= v
+		case "SigBlk", "SigIgn":
+			v, _ := strconv.ParseUint(value, 16, 64)
+			held |= v
+		}
+	}
+	return pending&^held != 0
+}

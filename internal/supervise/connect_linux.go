@@ -1,0 +1,229 @@
+package supervise
+
+import (
+	"context"
+	"net"
+	"os"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"drvsock/internal/errno"
+	"drvsock/internal/link"
+	"drvsock/internal/lookup"
+	"drvsock/internal/relay"
+	"drvsock/internal/seccomp"
+	"drvsock/internal/wire"
+)
+
+// connect carries connect(2) out if it leads to a drive. Everything that the
+// kernel itself would refuse on the way (a missing name, a folder without
+// search permission, a socket without write permission) is left to the kernel.
+func (s *supervisor) connect(n seccomp.Notif, call seccomp.Call) error {
+	sockaddr, err := s.sockaddr(n, call)
+	if err != nil {
+		return err
+	}
+	task, err := lookup.ReadTask(n.TID)
+	if err != nil {
+		return err
+	}
+	place, err := task.Resolve(sunPath(sockaddr), true)
+	if err != nil {
+		return errNative
+	}
+	defer place.Close()
+	if !place.Exists() {
+		return errNative
+	}
+	path, err := s.onDrive(task, place)
+	if err != nil {
+		return err
+	}
+	if place.Stat.Mode&unix.S_IFMT == unix.S_IFDIR || task.May(place.Target, unix.W_OK) != nil {
+		return errNative
+	}
+	c, err := s.socketOf(n, call.FD, errno.EPROTOTYPE)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(c)
+	if err := unconnected(c); err != nil {
+		return err
+	}
+	// Everything read of the task so far counts only if it was still waiting.
+	if !s.notify.Valid(n.ID) {
+		return seccomp.ErrGone
+	}
+	ctx, cancel := s.patience(n)
+	defer cancel()
+	if own := s.sockets.at(&place.Stat); own != nil {
+		return s.connectNative(ctx, c, own)
+	}
+	return s.connectHost(ctx, n, call.FD, c, wire.Request{
+		Kind: wire.KindConnect, Path: path,
+		From: s.sockets.handleOf(c), Caller: caller(task),
+	}, sockaddr)
+}
+
+// unconnected gives the errors that unix_stream_connect of the kernel gives for
+// the state of the connecting socket.
+func unconnected(c int) error {
+	if v, err := unix.GetsockoptInt(c, unix.SOL_SOCKET, unix.SO_ACCEPTCONN); err == nil && v != 0 {
+		return errno.Errorf(errno.EINVAL, errno.LayerGuest, "the socket listens")
+	}
+	if _, err := unix.Getpeername(c); err == nil {
+		return errno.Errorf(errno.EISCONN, errno.LayerGuest, "the socket is connected")
+	}
+	return nil
+}
+
+func caller(t *lookup.Task) wire.Caller {
+	return wire.Caller{UID: t.UID, GID: t.GID, PID: uint32(t.TGID), Program: t.Name}
+}
+
+// waiting tells how long the socket c would wait in connect(2): not at all, or
+// up to limit (0 for ever).
+func waiting(c int) (nonblock bool, limit time.Duration) {
+	if flags, err := unix.FcntlInt(uintptr(c), unix.F_GETFL, 0); err == nil && flags&unix.O_NONBLOCK != 0 {
+		return true, 0
+	}
+	if tv, err := unix.GetsockoptTimeval(c, unix.SOL_SOCKET, unix.SO_SNDTIMEO); err == nil {
+		limit = time.Duration(tv.Nano())
+	}
+	return false, limit
+}
+
+// connectHost connects the task's socket c to a host socket: a stream on the
+// link, and a native connection from c to us which is relayed to it.
+func (s *supervisor) connectHost(ctx context.Context, n seccomp.Notif, fd, c int, req wire.Request, sockaddr []byte) error {
+	nonblock, limit := waiting(c)
+	req.Nonblock, req.Timeout = nonblock, uint32(limit.Milliseconds())
+	stream, err := s.host.open(ctx, req)
+	if err != nil {
+		if cause := context.Cause(ctx); cause != nil {
+			return cause
+		}
+		return err
+	}
+	r, err := s.meetings.connect(s.keeper, c, sockaddr)
+	if err != nil {
+		stream.Reset(err)
+		return err
+	}
+	conn, err := newConn(r)
+	if err != nil {
+		stream.Reset(err)
+		return err
+	}
+	conn.peer = rememberPeer(n.TID, fd, c)
+	s.log.Debug("connected", "path", string(req.Path), "pid", req.Caller.PID, "program", req.Caller.Program)
+	s.relay(conn, stream)
+	return nil
+}
+
+// relay moves bytes until both directions are over.
+func (s *supervisor) relay(conn *conn, stream *link.Stream) {
+	s.relays.Add(1)
+	go func() {
+		defer s.relays.Done()
+		if err := relay.Join(conn, stream); err != nil {
+			s.log.Debug("connection ended", "err", err)
+		}
+	}()
+}
+
+// connectNative connects c to a socket of our own tree: nothing is between the
+// two afterwards. The kernel would wait for room in the backlog inside the
+// call; here it waits in slices, so that the task can be interrupted.
+func (s *supervisor) connectNative(ctx context.Context, c int, own *socket) error {
+	const slice = 100 * time.Millisecond
+	nonblock, limit := waiting(c)
+	addr := &unix.SockaddrUnix{Name: own.name.Connect()}
+	if nonblock {
+		return connectErr(unix.Connect(c, addr))
+	}
+	old, err := unix.GetsockoptTimeval(c, unix.SOL_SOCKET, unix.SO_SNDTIMEO)
+	if err != nil {
+		return connectErr(err)
+	}
+	// The option is the open file's, not ours alone; nobody sends on a socket
+	// that isn't connected, so nobody else can notice.
+	tv := unix.NsecToTimeval(int64(slice))
+	if err := unix.SetsockoptTimeval(c, unix.SOL_SOCKET, unix.SO_SNDTIMEO, &tv); err != nil {
+		return connectErr(err)
+	}
+	defer unix.SetsockoptTimeval(c, unix.SOL_SOCKET, unix.SO_SNDTIMEO, old)
+	for start := time.Now(); ; {
+		err := unix.Connect(c, addr)
+		if err != unix.EAGAIN && err != unix.EINTR {
+			return connectErr(err)
+		}
+		if limit > 0 && time.Since(start) >= limit {
+			return connectErr(unix.EAGAIN)
+		}
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+	}
+}
+
+func connectErr(err error) error {
+	if err == nil {
+		return nil
+	}
+	if e, ok := err.(unix.Errno); ok {
+		return errno.Errorf(errno.Errno(e), errno.LayerGuest, "connect to a socket of the same tree: %v", err)
+	}
+	return err
+}
+
+// conn is our end of a native connection to a program of the tree.
+type conn struct {
+	*net.UnixConn
+	peer peer
+}
+
+// newConn takes the descriptor over.
+func newConn(fd int) (*conn, error) {
+	f := os.NewFile(uintptr(fd), "program")
+	defer f.Close()
+	c, err := net.FileConn(f)
+	if err != nil {
+		return nil, err
+	}
+	return &conn{UnixConn: c.(*net.UnixConn)}, nil
+}
+
+// peer says where the program's end was when it connected.
+type peer struct {
+	tid, fd int
+	inode   uint64
+}
+
+func rememberPeer(tid, fd, c int) peer {
+	var st unix.Stat_t
+	if unix.Fstat(c, &st) != nil {
+		return peer{}
+	}
+	return peer{tid: tid, fd: fd, inode: st.Ino}
+}
+
+// Abort makes the close that follows an abortive one for the program. AF_UNIX
+// has one way to tell a failure from an end: a socket closed with bytes in its
+// receive queue gives its peer ECONNRESET (unix_release_sock). So a byte is put
+// into our queue, from the program's own socket if that is still where it was.
+func (c *conn) Abort() {
+	if c.peer.inode == 0 {
+		return
+	}
+	fd, err := seccomp.GetFD(c.peer.tid, c.peer.fd)
+	if err != nil {
+		return
+	}
+	defer unix.Close(fd)
+	var st unix.Stat_t
+	if unix.Fstat(fd, &st) == nil && st.Ino == c.peer.inode {
+		_ = unix.Sendto(fd, []byte{0}, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL, nil)
+	}
+}

@@ -1,0 +1,40 @@
+// Package supervise is the supervisor of `drvsock run`: the process that starts
+// the command, receives the socket calls of its whole tree from the kernel and
+// carries out those that concern a drive.
+//
+// Follow one call through it: calls.go takes it from the kernel, connect.go,
+// bind.go and listen.go decide and act, meeting.go and sockets.go hold what
+// outlives the call. main.go starts and ends everything.
+package supervise
+
+// Word is the argument that makes this program the supervisor; a control socket
+// follows it. It is no command for people.
+const Word = "drvsock:supervise"
+
+// A DriveView says that the drive Letter is seen at the folder View, whatever
+// the mount table says.
+type DriveView struct {
+	Letter byte
+	View   string
+}
+
+// Config is what the front tells the supervisor, as one JSON value.
+type Config struct {
+	Link    []string // argv of the command whose stdin and stdout are the link
+	Drives  []DriveView
+	Verbose bool
+	Path    string   // file to execute
+	Argv    []string // its arguments, the first one its name
+}
+
+// An Event is what the supervisor tells the front, as a JSON value each. Only
+// one of PID, Error, Stopped and Ended is set.
+type Event struct {
+	PID     int    `json:",omitempty"` // the command runs
+	Error   string `json:",omitempty"` // nothing runs; Code is the exit code to end with
+	Hint    string `json:",omitempty"` // of Error
+	Stopped bool   `json:",omitempty"` // the command was stopped by a signal
+	Ended   bool   `json:",omitempty"` // the command ended, with Code or by Signal
+	Code    int    `json:",omitempty"`
+	Signal  int    `json:",omitempty"`
+}

@@ -1,0 +1,209 @@
+package supervise
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"sync"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"drvsock/internal/build"
+	"drvsock/internal/errno"
+	"drvsock/internal/link"
+	"drvsock/internal/reaper"
+	"drvsock/internal/report"
+	"drvsock/internal/wire"
+)
+
+// redialAfter is the least time between two starts of the agent, so that one
+// that can't live costs its callers an error each, not a process each.
+const redialAfter = time.Second
+
+// host holds the one link, and starts the agent anew when a call needs it after
+// it was lost.
+type host struct {
+	argv     []string
+	reaper   *reaper.Reaper
+	log      *slog.Logger
+	accepted func(*link.Incoming)
+
+	mu     sync.Mutex
+	cur    *link.Link
+	agent  *reaper.Process
+	tried  time.Time
+	last   error
+	closed bool
+}
+
+func newHost(argv []string, r *reaper.Reaper, log *slog.Logger, accepted func(*link.Incoming)) *host {
+	return &host{argv: argv, reaper: r, log: log, accepted: accepted}
+}
+
+// link gives the live link, starting the agent if there is none.
+func (h *host) link() (*link.Link, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.closed {
+		return nil, errno.Errorf(errno.ENETDOWN, errno.LayerLink, "closed")
+	}
+	if h.cur != nil {
+		select {
+		case <-h.cur.Done():
+			h.log.Warn("link lost", "err", h.cur.Err())
+			h.cur = nil
+		default:
+			return h.cur, nil
+		}
+	}
+	if since := time.Since(h.tried); since < redialAfter && h.last != nil {
+		return nil, h.last
+	}
+	h.tried = time.Now()
+	l, err := h.dial()
+	h.last = err
+	if err != nil {
+		return nil, err
+	}
+	h.cur = l
+	return l, nil
+}
+
+// dial starts the agent's command with pipes as its stdin and stdout.
+func (h *host) dial() (*link.Link, error) {
+	var fds [6]int // read and write ends of stdin, stdout, stderr
+	for i := 0; i < 6; i += 2 {
+		if err := unix.Pipe2(fds[i:i+2], unix.O_CLOEXEC); err != nil {
+			closeAll(fds[:i])
+			return nil, os.NewSyscallError("pipe2", err)
+		}
+	}
+	path, argv := h.argv[0], h.argv
+	p, err := h.reaper.Start(path, argv, &syscall.ProcAttr{
+		Env: os.Environ(), Files: []uintptr{uintptr(fds[0]), uintptr(fds[3]), uintptr(fds[5])},
+		// The terminal's Ctrl-C is for the command, not for the link.
+		Sys: &syscall.SysProcAttr{Setpgid: true},
+	}, nil)
+	closeAll([]int{fds[0], fds[3], fds[5]})
+	if err != nil {
+		closeAll([]int{fds[1], fds[2], fds[4]})
+		return nil, fmt.Errorf("start the agent: %w", err)
+	}
+	words := &lastWords{log: h.log}
+	heard := make(chan struct{})
+	stderr := nonblock(fds[4], "agent's stderr")
+	go func() {
+		defer close(heard)
+		defer stderr.Close()
+		words.listen(stderr)
+	}()
+	l, err := link.New(&pipes{in: nonblock(fds[2], "agent's stdout"), out: nonblock(fds[1], "agent's stdin")}, link.Config{
+		Role: wire.RoleGuest, Build: build.Version(), Handler: h.accepted, Log: h.log,
+	})
+	if err != nil {
+		h.end(p)
+		waitFor(heard, agentWait)
+		err = fmt.Errorf("link to the agent %q: %w", argv, err)
+		if s := words.last(); s != "" {
+			err = report.Hint(err, "the agent's last words were: %s", s)
+		}
+		return nil, err
+	}
+	h.agent = p
+	peer := l.Peer()
+	h.log.Info("link up", "agent", peer.Build, "os", peer.OS, "pid", p.PID)
+	return l, nil
+}
+
+// end waits for the agent, and kills it if it does not end by itself.
+func (h *host) end(p *reaper.Process) {
+	if !waitFor(p.Done(), agentWait) {
+		h.reaper.Signal(p, unix.SIGKILL)
+		<-p.Done()
+	}
+}
+
+// open asks the agent for a stream, on a new link if the last was lost.
+func (h *host) open(ctx context.Context, req wire.Request) (*link.Stream, error) {
+	l, err := h.link()
+	if err != nil {
+		var e *errno.Error
+		if !errors.As(err, &e) {
+			err = errno.Errorf(errno.ENETDOWN, errno.LayerLink, "%v", err)
+		}
+		return nil, err
+	}
+	s, _, err := l.Open(ctx, req)
+	return s, err
+}
+
+func (h *host) close() {
+	h.mu.Lock()
+	l, p := h.cur, h.agent
+	h.closed, h.cur = true, nil
+	h.mu.Unlock()
+	if l != nil {
+		_ = l.Close()
+	}
+	if p != nil {
+		h.end(p)
+	}
+}
+
+func nonblock(fd int, name string) *os.File {
+	// Only a non-blocking descriptor becomes one that Close can interrupt.
+	_ = unix.SetNonblock(fd, true)
+	return os.NewFile(uintptr(fd), name)
+}
+
+func closeAll(fds []int) {
+	for _, fd := range fds {
+		_ = unix.Close(fd)
+	}
+}
+
+// pipes is a link over two pipes.
+type pipes struct{ in, out *os.File }
+
+func (p *pipes) Read(b []byte) (int, error)         { return p.in.Read(b) }
+func (p *pipes) Write(b []byte) (int, error)        { return p.out.Write(b) }
+func (p *pipes) SetReadDeadline(t time.Time) error  { return p.in.SetReadDeadline(t) }
+func (p *pipes) SetWriteDeadline(t time.Time) error { return p.out.SetWriteDeadline(t) }
+func (p *pipes) Close() error                       { return errors.Join(p.out.Close(), p.in.Close()) }
+
+// lastWords logs what the agent says on stderr and keeps its last line.
+type lastWords struct {
+	log  *slog.Logger
+	mu   sync.Mutex
+	line string
+}
+
+func (w *lastWords) listen(r io.Reader) {
+	// A line longer than the buffer comes in pieces; nothing is kept of it.
+	br := bufio.NewReaderSize(r, 4096)
+	for {
+		b, _, err := br.ReadLine()
+		if err != nil {
+			return
+		}
+		if len(b) == 0 {
+			continue
+		}
+		w.mu.Lock()
+		w.line = string(b)
+		w.mu.Unlock()
+		w.log.Info("agent says", "line", string(b))
+	}
+}
+
+func (w *lastWords) last() string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.line
+}

@@ -1,0 +1,170 @@
+package supervise
+
+import (
+	"container/list"
+	"fmt"
+	"sync"
+
+	"golang.org/x/sys/unix"
+
+	"drvsock/internal/names"
+)
+
+// maxMeetings bounds the listeners kept for names that programs connected to.
+const maxMeetings = 256
+
+// A meeting is a listener of ours that is bound to the very bytes of a name
+// that a program connects to. What connects to it sees these bytes in
+// getpeername(2), because the kernel copies the listener's name.
+type meeting struct {
+	mu       sync.Mutex // held from connect to accept, so that the two belong together
+	key      string
+	listener int
+	name     *names.Name
+	closed   bool
+}
+
+// meetings keeps the last ones used: programs connect to few names, often.
+type meetings struct {
+	mu    sync.Mutex
+	byKey map[string]*list.Element
+	used  *list.List // of *meeting, the last used first
+}
+
+func newMeetings() *meetings {
+	return &meetings{byKey: map[string]*list.Element{}, used: list.New()}
+}
+
+// connect connects the program's socket c to a meeting and returns our end of
+// the connection, which the caller owns.
+func (m *meetings) connect(k *names.Keeper, c int, sockaddr []byte) (int, error) {
+	for {
+		mt, err := m.get(k, sockaddr)
+		if err != nil {
+			return -1, err
+		}
+		r, err := mt.connect(c)
+		if err == errClosedMeeting {
+			continue
+		}
+		return r, err
+	}
+}
+
+var errClosedMeeting = fmt.Errorf("closed")
+
+func (mt *meeting) connect(c int) (int, error) {
+	mt.mu.Lock()
+	defer mt.mu.Unlock()
+	if mt.closed {
+		return -1, errClosedMeeting
+	}
+	// There is always room: what connects is accepted before the lock is let go.
+	// So a blocking socket does not block here.
+	if err := unix.Connect(c, &unix.SockaddrUnix{Name: mt.name.Connect()}); err != nil {
+		return -1, fmt.Errorf("connect the program's socket: %w", err)
+	}
+	for {
+		r, _, err := unix.Accept4(mt.listener, unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK)
+		if err == unix.EINTR {
+			continue
+		}
+		if err != nil {
+			// The connection stays queued here and would be taken for the next
+			// one; closing the listener resets it.
+			mt.close()
+			return -1, fmt.Errorf("accept the program's connection: %w", err)
+		}
+		return r, nil
+	}
+}
+
+// close expects the lock to be held.
+func (mt *meeting) close() {
+	if !mt.closed {
+		mt.closed = true
+		_ = unix.Close(mt.listener)
+		mt.name.Close()
+	}
+}
+
+func (m *meetings) get(k *names.Keeper, sockaddr []byte) (*meeting, error) {
+	key := string(sockaddr)
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if e, ok := m.byKey[key]; ok {
+		mt := e.Value.(*meeting)
+		if !mt.closedNow() {
+			m.used.MoveToFront(e)
+			return mt, nil
+		}
+		m.drop(e)
+	}
+	mt, err := newMeeting(k, sockaddr)
+	if err != nil {
+		return nil, err
+	}
+	m.byKey[key] = m.used.PushFront(mt)
+	if m.used.Len() > maxMeetings {
+		e := m.used.Back()
+		m.drop(e)
+		// Not under our lock: somebody may be meeting there right now.
+		go e.Value.(*meeting).end()
+	}
+	return mt, nil
+}
+
+func (m *meetings) drop(e *list.Element) {
+	m.used.Remove(e)
+	delete(m.byKey, e.Value.(*meeting).key)
+}
+
+func (m *meetings) close() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for e := m.used.Front(); e != nil; e = e.Next() {
+		e.Value.(*meeting).end()
+	}
+	m.used.Init()
+	clear(m.byKey)
+}
+
+func (mt *meeting) end() {
+	mt.mu.Lock()
+	defer mt.mu.Unlock()
+	mt.close()
+}
+
+func (mt *meeting) closedNow() bool {
+	mt.mu.Lock()
+	defer mt.mu.Unlock()
+	return mt.closed
+}
+
+func newMeeting(k *names.Keeper, sockaddr []byte) (*meeting, error) {
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+	if err != nil {
+		return nil, err
+	}
+	refuseRights(fd)
+	name, err := k.Bind(fd, sockaddr)
+	if err != nil {
+		_ = unix.Close(fd)
+		return nil, fmt.Errorf("make the name to connect to: %w", err)
+	}
+	if err := unix.Listen(fd, 16); err != nil {
+		name.Close()
+		_ = unix.Close(fd)
+		return nil, err
+	}
+	return &meeting{key: string(sockaddr), listener: fd, name: name}, nil
+}
+
+// soPassRights is SO_PASSRIGHTS of Linux 6.16, inherited from listener to
+// connection. Where the kernel does not have it, package relay looks for
+// descriptors itself.
+const soPassRights = 83
+
+// refuseRights makes sendmsg(2) of a peer that passes descriptors fail with
+// EPERM: they can't reach the other system.
+func refuseRights(fd int) { _ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, soPassRights, 0) }

@@ -1,0 +1,188 @@
+package supervise
+
+import (
+	"fmt"
+	"log/slog"
+	"sync"
+
+	"golang.org/x/sys/unix"
+
+	"drvsock/internal/link"
+	"drvsock/internal/names"
+)
+
+// fileID is a file on a drive as the guest sees it. Comparing files, not names,
+// makes hard links, other spellings and other mounts of a folder the same.
+type fileID struct{ dev, ino uint64 }
+
+// A socket is a program's socket that is bound on a drive. We hold no
+// descriptor of it: that would keep it open when the program closes it.
+type socket struct {
+	inode  uint64       // of the socket itself
+	name   *names.Name  // where it can be reached natively
+	handle *link.Stream // the host's socket
+	path   string       // on the host, for messages
+	file   fileID
+	gone   chan struct{} // closed when the program's last descriptor of it is
+
+	mu        sync.Mutex
+	listening bool
+}
+
+// startListening tells if the socket was not listening before.
+func (s *socket) startListening() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	was := s.listening
+	s.listening = true
+	return !was
+}
+
+func (s *socket) stopListening() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.listening = false
+}
+
+func (s *socket) alive() bool {
+	select {
+	case <-s.gone:
+		return false
+	default:
+		return true
+	}
+}
+
+// sockets finds them by what the kernel or the agent calls them.
+type sockets struct {
+	log   *slog.Logger
+	watch *watch
+
+	mu      sync.Mutex
+	inodes  map[uint64]*socket
+	files   map[fileID]*socket
+	handles map[uint32]*socket
+	waiting []chan struct{} // closed when there are none
+}
+
+func newSockets(log *slog.Logger) *sockets {
+	return &sockets{
+		log: log, inodes: map[uint64]*socket{}, files: map[fileID]*socket{}, handles: map[uint32]*socket{},
+	}
+}
+
+// add registers sock until the program's socket, of which c is a copy, is closed.
+func (t *sockets) add(c int, sock *socket) error {
+	sock.gone = make(chan struct{})
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.watch == nil {
+		w, err := newWatch()
+		if err != nil {
+			return fmt.Errorf("watch sockets: %w", err)
+		}
+		t.watch = w
+	}
+	if err := t.watch.add(c, sock.inode, func() { t.remove(sock) }); err != nil {
+		return fmt.Errorf("watch a socket: %w", err)
+	}
+	t.inodes[sock.inode] = sock
+	t.handles[sock.handle.ID()] = sock
+	if sock.file != (fileID{}) {
+		t.files[sock.file] = sock
+	}
+	return nil
+}
+
+// remove closes what belongs to a socket that the program closed. The file on
+// the host stays, as it does on one machine.
+func (t *sockets) remove(sock *socket) {
+	t.mu.Lock()
+	if t.inodes[sock.inode] != sock {
+		t.mu.Unlock()
+		return
+	}
+	delete(t.inodes, sock.inode)
+	delete(t.handles, sock.handle.ID())
+	if t.files[sock.file] == sock {
+		delete(t.files, sock.file)
+	}
+	if len(t.inodes) == 0 {
+		for _, c := range t.waiting {
+			close(c)
+		}
+		t.waiting = nil
+	}
+	t.mu.Unlock()
+	close(sock.gone)
+	_ = sock.handle.Close()
+	sock.name.Close()
+	t.log.Debug("closed", "path", sock.path)
+}
+
+func (t *sockets) none() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return len(t.inodes) == 0
+}
+
+// empty is closed once no socket is registered.
+func (t *sockets) empty() <-chan struct{} {
+	c := make(chan struct{})
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if len(t.inodes) == 0 {
+		close(c)
+	} else {
+		t.waiting = append(t.waiting, c)
+	}
+	return c
+}
+
+// of finds the socket that c is a copy of, or nil.
+func (t *sockets) of(c int) *socket {
+	var st unix.Stat_t
+	if unix.Fstat(c, &st) != nil {
+		return nil
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.inodes[st.Ino]
+}
+
+// handleOf gives the stream of the host socket that belongs to c, 0 for none.
+func (t *sockets) handleOf(c int) uint32 {
+	if sock := t.of(c); sock != nil {
+		return sock.handle.ID()
+	}
+	return 0
+}
+
+// at finds the living socket whose file on the drive is st, or nil.
+func (t *sockets) at(st *unix.Stat_t) *socket {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.files[fileID{uint64(st.Dev), st.Ino}]
+}
+
+func (t *sockets) byHandle(id uint32) *socket {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.handles[id]
+}
+
+func (t *sockets) close() {
+	t.mu.Lock()
+	var all []*socket
+	for _, s := range t.inodes {
+		all = append(all, s)
+	}
+	w := t.watch
+	t.mu.Unlock()
+	for _, s := range all {
+		t.remove(s)
+	}
+	if w != nil {
+		w.close()
+	}
+}
