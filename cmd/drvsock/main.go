@@ -6,6 +6,7 @@ import (
 	"os"
 
 	"drvsock/internal/cli"
+	"drvsock/internal/demo"
 	"drvsock/internal/names"
 	"drvsock/internal/shim"
 	"drvsock/internal/standin"
@@ -23,6 +24,8 @@ func main() {
 			os.Exit(shim.Main(os.Args[2:]))
 		case names.Command:
 			os.Exit(names.Main())
+		case demo.Word:
+			os.Exit(demo.Main(os.Args[2:]))
 		}
 	}
 	standin.Main()

@@ -37,8 +37,8 @@ const drain = 5 * time.Second
 
 // Serve answers the guest on rw until the link ends, and then closes every
 // socket and removes the socket files that it made and still owns. It owns rw
-// from the call on. Serve returns nil if the guest or Stop ended the link in an
-// orderly way, and else the reason of the loss.
+// from the call on. Serve returns nil if Stop or the guest ended the link, and an
+// error if the link never came about, fell silent or broke the protocol.
 func Serve(rw io.ReadWriteCloser, cfg Config) error {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
@@ -67,6 +67,7 @@ func Serve(rw io.ReadWriteCloser, cfg Config) error {
 		_ = l.Close()
 	}
 	s.end(drain)
+	cfg.Log.Info("link ended", "stopped", stopped, "reason", l.Err())
 	if stopped {
 		return nil
 	}

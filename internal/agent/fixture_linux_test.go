@@ -136,7 +136,7 @@ func child(t testing.TB, uid uint32, role string, args ...string) *exec.Cmd {
 	cmd := &exec.Cmd{
 		Path:       "/proc/self/fd/3",
 		Args:       append([]string{"agent.test"}, args...),
-		Env:        append(os.Environ(), roleVar+"="+role),
+		Env:        append(os.Environ(), roleVar+"="+role, "GORACE=atexit_sleep_ms=0"),
 		Dir:        "/",
 		Stderr:     os.Stderr,
 		ExtraFiles: []*os.File{exe},
@@ -147,19 +147,22 @@ func child(t testing.TB, uid uint32, role string, args ...string) *exec.Cmd {
 	return cmd
 }
 
-// nativeAs is native under a uid.
-func nativeAs(t testing.TB, uid uint32, call, path string) syscall.Errno {
+// nativeAs makes calls, pairs of a call and a path, natively under a uid.
+func nativeAs(t testing.TB, uid uint32, calls []string) []syscall.Errno {
 	t.Helper()
-	if uid == uint32(os.Getuid()) {
-		return native(call, path)
-	}
-	cmd := child(t, uid, "native", call, path)
-	var out bytes.Buffer
-	cmd.Stdout = &out
-	check(t, cmd.Run())
-	n, err := strconv.Atoi(strings.TrimSpace(out.String()))
+	cmd := child(t, uid, "native", calls...)
+	out, err := cmd.Output()
 	check(t, err)
-	return syscall.Errno(n)
+	var all []syscall.Errno
+	for _, f := range strings.Fields(string(out)) {
+		n, err := strconv.Atoi(f)
+		check(t, err)
+		all = append(all, syscall.Errno(n))
+	}
+	if len(all) != len(calls)/2 {
+		t.Fatalf("%d answers to %d calls", len(all), len(calls)/2)
+	}
+	return all
 }
 
 func needRoot(t testing.TB) {

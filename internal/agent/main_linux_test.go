@@ -49,11 +49,13 @@ func serveStdio() int {
 	return 0
 }
 
-// nativeMain makes one call as a program would and prints its errno. Its
-// arguments are the call and the path, which is taken relative to the working
-// directory if it is relative.
+// nativeMain makes calls as a program would, each given by its name and a path,
+// and prints their numbers.
 func nativeMain(args []string) int {
-	fmt.Println(int(native(args[0], args[1])))
+	for len(args) >= 2 {
+		fmt.Println(int(native(args[0], args[1])))
+		args = args[2:]
+	}
 	return 0
 }
 

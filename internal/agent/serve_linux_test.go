@@ -424,7 +424,7 @@ func TestRefusalIsLogged(t *testing.T) {
 	if !errors.Is(err, errno.ENOENT) {
 		t.Fatal(err)
 	}
-	for _, want := range []string{"host: ENOENT", "program=client", "uid=7", `path=C:\\x`} {
+	for _, want := range []string{"host: ENOENT", "program=client", "uid=7", `path=C:\x`} {
 		eventually(t, want+" in the log", func() bool { return bytes.Contains(out.Bytes(), []byte(want)) })
 	}
 }

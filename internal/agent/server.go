@@ -329,9 +329,11 @@ func finish(in *link.Incoming, ans wire.Answer) error {
 	return nil
 }
 
-// orderly returns nil for the end of a link that the guest meant.
+// orderly returns nil for the end of a link that the guest brought about, were
+// it by dying: an agent has no other way to learn that it isn't needed any more,
+// and nobody to tell. A guest that is silent or breaks the protocol is an error.
 func orderly(err error) error {
-	if err == nil || errors.Is(err, io.EOF) || errors.Is(err, net.ErrClosed) {
+	if err == nil || errors.Is(err, io.EOF) || errors.Is(err, net.ErrClosed) || errors.Is(err, errno.ECONNRESET) {
 		return nil
 	}
 	return err

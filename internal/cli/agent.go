@@ -1,7 +1,7 @@
 package cli
 
 import (
-	"errors"
+	"fmt"
 	"log/slog"
 	"os"
 
@@ -9,6 +9,7 @@ import (
 
 	"drvsock/internal/agent"
 	"drvsock/internal/build"
+	"drvsock/internal/link"
 	"drvsock/internal/report"
 )
 
@@ -34,19 +35,19 @@ names the folders that play them.`,
 				if err != nil {
 					return usageError{err}
 				}
+				if _, ok := cfg.Drives[letter]; ok {
+					return usageError{fmt.Errorf("--drive %q: drive %c has a folder already", d, letter)}
+				}
 				cfg.Drives[letter] = dir
 			}
-			return agent.Serve(stdio{os.Stdin, os.Stdout}, cfg)
+			rw, err := link.Files(os.Stdin, os.Stdout)
+			if err != nil {
+				return err
+			}
+			return agent.Serve(rw, cfg)
 		},
 	}
 	cmd.Flags().StringArrayVar(&drives, "drive", nil, "`L=DIR`: drive L is the folder DIR (not on Windows)")
 	cmd.Flags().BoolVarP(&verbose, "verbose", "v", false, "say on stderr what is done")
 	return cmd
 }
-
-// stdio is a link over this process's stdin and stdout.
-type stdio struct{ in, out *os.File }
-
-func (s stdio) Read(b []byte) (int, error)  { return s.in.Read(b) }
-func (s stdio) Write(b []byte) (int, error) { return s.out.Write(b) }
-func (s stdio) Close() error                { return errors.Join(s.out.Close(), s.in.Close()) }

@@ -11,6 +11,7 @@ import (
 
 	"drvsock/internal/build"
 	"drvsock/internal/report"
+	"drvsock/internal/run"
 )
 
 // Exit codes of every command but run, which has the command's own.
@@ -52,7 +53,7 @@ func Main(args []string, s Streams) int {
 	root.SetErr(s.Err)
 	root.CompletionOptions.HiddenDefaultCmd = true
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
-	root.AddCommand(runCommand(s), agentCommand(s), pathCommand(s))
+	root.AddCommand(runCommand(s), agentCommand(s), pathCommand(s), demoCommand(s))
 	cmd, err := root.ExecuteC()
 	if err == nil {
 		return exitOK
@@ -64,6 +65,9 @@ func Main(args []string, s Streams) int {
 	var u usageError
 	if errors.As(err, &u) || cmd == root {
 		report.Error(s.Err, report.Hint(err, "%s --help", cmd.CommandPath()))
+		if cmd.Name() == runName {
+			return run.ExitFailure
+		}
 		return exitUsage
 	}
 	report.Error(s.Err, err)

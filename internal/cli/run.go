@@ -14,12 +14,15 @@ import (
 	"drvsock/internal/supervise"
 )
 
+// runName is the one command whose codes below 125 are all its command's.
+const runName = "run"
+
 func runCommand(s Streams) *cobra.Command {
 	var link string
 	var drives, embeds []string
 	var verbose bool
 	cmd := &cobra.Command{
-		Use:   "run [flags] -- CMD [ARG…]",
+		Use:   runName + " [flags] -- CMD [ARG…]",
 		Short: "Run a command whose sockets on drive paths are the host's",
 		Long: `Run a command, and everything it starts, so that bind and connect on a
 drive path (such as /mnt/c/tmp/x.sock) reach the host, and everything else stays
@@ -79,11 +82,16 @@ func linkOf(link string, drives, embeds []string) ([]string, []supervise.DriveVi
 		return nil, nil, err
 	}
 	argv := []string{self, "agent"}
+	seen := map[byte]bool{}
 	for _, e := range embeds {
 		letter, dirs, err := splitDrive("--embed", e)
 		if err != nil {
 			return nil, nil, err
 		}
+		if seen[letter] {
+			return nil, nil, fmt.Errorf("--embed %q: drive %c has a folder already", e, letter)
+		}
+		seen[letter] = true
 		dir, view, ok := strings.Cut(dirs, ":")
 		if !ok {
 			view = dir

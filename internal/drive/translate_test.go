@@ -42,7 +42,7 @@ func guestOptions(t testing.TB) TranslateOptions {
 		t.Fatalf("parsed %d mounts, error %v", len(mounts), err)
 	}
 	return TranslateOptions{
-		Mounts: mounts, Distro: "Ubuntu", Dir: "/mnt/c/work",
+		Mounts: mounts, Distro: "Ubuntu", Dir: "/mnt/c/proj",
 		Realpath: func(string) (string, error) { return "", os.ErrNotExist },
 		Readlink: tagLinks(map[string]string{
 			tagDir + "6c2fcb2e-0a6b-4f6b-9b2f-0123456789ab": `E:\`,
@@ -121,13 +121,13 @@ func TestTranslateToWindows(t *testing.T) {
 		{in: "foo", want: "foo"},
 		{in: "foo/", want: `foo\`},
 		{in: "foo/bar", want: `foo\bar`},
-		{in: "foo", abs: true, want: `C:\work\foo`},
+		{in: "foo", abs: true, want: `C:\proj\foo`},
 		{in: "", want: "."},
 		{in: ".", want: "."},
 		{in: "x/..", want: "."},
 		{in: "../other", want: `C:\other`},
-		{in: "../work/x", want: "x"},
-		{in: "../workshop", want: `C:\workshop`},
+		{in: "../proj/x", want: "x"},
+		{in: "../projector", want: `C:\projector`},
 		{in: "foo", dir: "/mnt/c", want: `C:\foo`}, // as wslpath: the folder ends with a separator
 		{in: "foo", dir: "/home/me", want: "foo"},
 		{in: "foo", dir: "/home/me", abs: true, want: `\\wsl.localhost\Ubuntu\home\me\foo`},
@@ -143,7 +143,7 @@ func TestTranslateToMixed(t *testing.T) {
 		{in: "/root", want: "//wsl.localhost/Ubuntu/root"},
 		{in: "/mnt/share one/x", want: "//srv/share/x"},
 		{in: "foo/bar", want: "foo/bar"},
-		{in: "foo/bar", abs: true, want: "C:/work/foo/bar"},
+		{in: "foo/bar", abs: true, want: "C:/proj/foo/bar"},
 	})
 }
 
@@ -194,7 +194,7 @@ func TestTranslateToUnix(t *testing.T) {
 		{in: `\\wsl.localhost\Ubuntu`, want: "/"},
 		{in: `\\wsl.localhost\Ubuntu\`, want: "/"},
 		{in: `\\wsl.localhost\Ubuntu\root`, want: "/root"},
-		{in: `\\WSL.LocalHost\ubuntu\root\`, want: "/root/"},
+		{in: `\\WSL.LocalHost\ubuntu\etc\`, want: "/etc/"},
 		{in: `\\wsl.localhost\Ubuntu/proc/stat`, want: "/proc/stat"},
 		{in: `\\wsl$\Ubuntu\proc\stat`, want: "/proc/stat"},
 		{in: `\\wsl$\Ubuntu`, want: "/"},
@@ -210,14 +210,14 @@ func TestTranslateToUnix(t *testing.T) {
 		{in: "foo", want: "foo"},
 		{in: `foo\`, want: "foo/"},
 		{in: `foo\bar`, want: "foo/bar"},
-		{in: "foo", abs: true, want: "/mnt/c/work/foo"},
-		{in: ".", abs: true, want: "/mnt/c/work/"},
+		{in: "foo", abs: true, want: "/mnt/c/proj/foo"},
+		{in: ".", abs: true, want: "/mnt/c/proj/"},
 		{in: `..\x`, want: "/mnt/c/x"},
-		{in: `..\work`, want: "."},
-		{in: `..\work\x`, want: "x"},
+		{in: `..\proj`, want: "."},
+		{in: `..\proj\x`, want: "x"},
 		{in: `..\..\x`, want: ""},
 		{in: `\x`, want: "/mnt/c/x"},
-		{in: `/work/x`, want: "x"},
+		{in: `/proj/x`, want: "x"},
 		{in: `\x`, dir: "/home/me", want: ""},
 		{in: "foo", dir: "/home/me", want: "foo"},
 		{in: `..\x`, dir: "/home/me", want: "/home/x"},

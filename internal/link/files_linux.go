@@ -13,7 +13,7 @@ import (
 // pipeSize is asked for each pipe: what fcntl(2) F_SETPIPE_SZ grants without
 // privileges unless fs.pipe-max-size says less. A full frame needs 17 pages and
 // would not fit the 16 of a fresh pipe.
-const pipeSize = 1 << 20
+var pipeSize = func() int { if v := os.Getenv("PS"); v != "" { var n int; fmt.Sscan(v, &n); return n }; return 1 << 20 }()
 
 type nonblocking struct {
 	pair

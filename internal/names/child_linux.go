@@ -53,18 +53,25 @@ func closeInherited() {
 	}
 }
 
-// enter makes the world of the keeper: an empty file system as the root, and no
-// other mount. It returns the step that failed and its number.
+// enter makes the world of this thread: a mount namespace of its own with an
+// empty file system as the root and no other mount. It returns the step that
+// failed and its number.
+//
+// The namespace is made here and not by who starts the process, since what
+// follows would lay the machine waste if it were forgotten there.
 func enter() (string, unix.Errno) {
+	// The threads of the runtime share no root with this one afterwards. They
+	// too aren't to keep the user's folder busy.
+	if err := unix.Chdir("/"); err != nil {
+		return "leave folder", number(err)
+	}
+	if err := unix.Unshare(unix.CLONE_NEWNS | unix.CLONE_FS); err != nil {
+		return "make mount namespace", number(err)
+	}
 	// Without this the unmounting below would reach the mounts of everybody.
 	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
 		return "make mounts private", number(err)
 	}
-	old, err := unix.Open("/", unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return "open root", number(err)
-	}
-	defer unix.Close(old)
 	root, step, err := newRoot()
 	if err != nil {
 		return step, number(err)
@@ -73,19 +80,43 @@ func enter() (string, unix.Errno) {
 	if err := unix.Fchdir(root); err != nil {
 		return "enter tmpfs", number(err)
 	}
-	if err := unix.Chroot("."); err != nil {
-		return "chroot into tmpfs", number(err)
-	}
-	// The copies of the machine's mounts would keep file systems busy that the
-	// user unmounts. Inside a chroot the root is no mount and they have to stay.
-	if unix.Fchdir(old) == nil {
-		_ = unix.Unmount(".", unix.MNT_DETACH)
+	if leaveOld(root) != nil {
+		// Inside a chroot the old root is no mount, so it has to stay.
+		if err := unix.Fchdir(root); err != nil {
+			return "enter tmpfs", number(err)
+		}
+		if err := unix.Chroot("."); err != nil {
+			return "chroot into tmpfs", number(err)
+		}
 	}
 	if err := unix.Chdir("/"); err != nil {
 		return "enter tmpfs", number(err)
 	}
 	unix.Umask(0)
 	return "", 0
+}
+
+// leaveOld puts root, the current directory, in the place of the old root and
+// unmounts that with all below it: these copies of the machine's mounts would
+// keep file systems busy that the user unmounts. The way over pivot_root(2),
+// section "pivot_root(".", ".")", is the only one in a user namespace, where
+// the old root is locked to its place.
+func leaveOld(root int) error {
+	old, err := unix.Open("/", unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(old)
+	if err := unix.MoveMount(root, "", unix.AT_FDCWD, "/", unix.MOVE_MOUNT_F_EMPTY_PATH); err != nil {
+		return err
+	}
+	if err := unix.PivotRoot(".", "."); err != nil {
+		return err
+	}
+	if err := unix.Fchdir(old); err != nil {
+		return err
+	}
+	return unix.Unmount(".", unix.MNT_DETACH)
 }
 
 // newRoot makes a file system in memory that needs no folder to be mounted on.

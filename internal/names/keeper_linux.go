@@ -48,9 +48,9 @@ type Keeper struct {
 // Start starts a keeper, by spawn or by [os.StartProcess] if that is nil, and
 // waits until it is ready, a few milliseconds. A nil log discards.
 //
-// With CAP_SYS_ADMIN and CAP_SYS_CHROOT the process gets a mount namespace;
-// without, a user namespace too. If the system refuses, the error is an
-// *Unavailable, which wraps ErrUnavailable.
+// Without CAP_SYS_ADMIN and CAP_SYS_CHROOT the process gets a user namespace, in
+// which it may make the mount namespace that it lives in. If the system refuses
+// either, the error is an *Unavailable, which wraps ErrUnavailable.
 //
 // The process ends when the Keeper is closed and when the caller's process
 // ends, however it does: it waits for requests on a socket whose only other
@@ -96,7 +96,11 @@ func (k *Keeper) start(spawn Spawner, theirs *os.File) error {
 	attr := sysProcAttr()
 	wait, kill, err := spawn([]string{"/proc/self/exe", Command}, []*os.File{null, null, null, theirs}, attr)
 	if err != nil {
-		return unavailable("start process in "+namespaces(attr), err)
+		step := "start process"
+		if attr.Cloneflags != 0 {
+			step += " in user namespace"
+		}
+		return unavailable(step, err)
 	}
 	k.kill = kill
 	go func() {

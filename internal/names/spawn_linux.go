@@ -66,27 +66,21 @@ func hint(read func(string) ([]byte, error)) string {
 	return strings.Join(found, "; ")
 }
 
-// sysProcAttr puts the process in namespaces of its own, and in a session of
-// its own so that no terminal sends it signals.
+// sysProcAttr puts the process in a session of its own, so that no terminal
+// sends it signals, and in a user namespace if it couldn't make its mount
+// namespace otherwise.
 func sysProcAttr() *syscall.SysProcAttr {
-	a := &syscall.SysProcAttr{Setsid: true, Cloneflags: unix.CLONE_NEWNS}
+	a := &syscall.SysProcAttr{Setsid: true}
 	if capable(unix.CAP_SYS_ADMIN) && capable(unix.CAP_SYS_CHROOT) {
 		return a
 	}
-	a.Cloneflags |= unix.CLONE_NEWUSER
+	a.Cloneflags = unix.CLONE_NEWUSER
 	// Only one's own IDs may be mapped without privileges, and the group's only
 	// with setgroups denied, which false does (user_namespaces(7)).
 	a.UidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Geteuid(), Size: 1}}
 	a.GidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getegid(), Size: 1}}
 	a.GidMappingsEnableSetgroups = false
 	return a
-}
-
-func namespaces(a *syscall.SysProcAttr) string {
-	if a.Cloneflags&unix.CLONE_NEWUSER != 0 {
-		return "user and mount namespaces"
-	}
-	return "mount namespace"
 }
 
 // capable reports whether capability c is in effect.

@@ -23,8 +23,9 @@ import (
 //
 //	CloseRead() error                      the program's next write fails
 //	SyscallConn() (syscall.RawConn, error) Linux: waiting without a buffer
-//	Abort()                                called before Close where the program
-//	                                       shall see ECONNRESET and not the end
+//	Abort()                                called before Close, or before CloseRead and
+//	                                       Close, where the program shall see ECONNRESET
+//	                                       at the Close and not the end; must not block
 type Conn interface {
 	net.Conn
 	CloseWrite() error
@@ -58,13 +59,13 @@ type joint struct {
 	sock socket
 	over chan struct{} // closed when the direction to the socket is over
 
-	mu       sync.Mutex
-	isOver   bool
-	pumped   bool  // the direction from the socket is over
-	failed   error // the connection is broken and conn to be aborted
-	lost     bool  // bytes for the program were dropped because it had closed
-	stopped  *errno.Error
-	stranded bool // bytes of the program were dropped because the far one had closed
+	mu      sync.Mutex
+	isOver  bool
+	pumped  bool         // the direction from the socket is over
+	failed  error        // why the program shall see ECONNRESET
+	aborted bool         // conn was told so
+	lost    bool         // bytes for the program were dropped because it had closed
+	stopped *errno.Error // the far program reads no more
 }
 
 // past wakes whoever waits with a deadline.
@@ -75,21 +76,46 @@ func (j *joint) pump() {
 	for {
 		n, err := j.s.Credit()
 		if err != nil {
-			return // the sink was told why
+			j.halted(false)
+			return
 		}
 		b, n, err := j.sock.read(n)
-		if n > 0 {
-			if j.s.Send(b, n) != nil {
-				j.mu.Lock()
-				j.stranded = true
-				j.mu.Unlock()
-				return
-			}
-			continue
+		if n == 0 {
+			j.ended(err)
+			return
 		}
-		j.ended(err)
-		return
+		if j.s.Send(b, n) != nil {
+			j.halted(true)
+			return
+		}
 	}
+}
+
+// halted handles the end of what the stream takes. stranded says that bytes
+// were read off the socket and went nowhere.
+func (j *joint) halted(stranded bool) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if j.stopped == nil || j.failed != nil {
+		return // the sink knows why
+	}
+	if stranded || j.stopped.Errno == errno.ECONNRESET {
+		// The kernel resets a connection whose peer closes with unread bytes,
+		// and the far program did. Its own last bytes come first.
+		j.failed = j.stopped
+		j.abort()
+	}
+	if c, ok := j.conn.(interface{ CloseRead() error }); ok {
+		_ = c.CloseRead()
+	}
+}
+
+// abort is called with mu.
+func (j *joint) abort() {
+	if a, ok := j.conn.(interface{ Abort() }); ok && !j.aborted {
+		a.Abort()
+	}
+	j.aborted = true
 }
 
 // ended handles the end of what the program writes; err is io.EOF after an
@@ -99,10 +125,13 @@ func (j *joint) ended(err error) {
 	failed, stopped, lost := j.failed, j.stopped, j.lost
 	j.mu.Unlock()
 	switch {
-	case failed != nil || stopped != nil:
+	case failed != nil:
+		return
+	case stopped != nil:
+		j.halted(false)
 		return
 	case errors.Is(err, io.EOF):
-	case errno.Of(systemError(err)) == errno.ECONNRESET:
+	case systemError(err).Errno == errno.ECONNRESET:
 		// It closed with unread bytes. The kernel says so after the last byte,
 		// and so do we.
 		lost = true
@@ -115,18 +144,27 @@ func (j *joint) ended(err error) {
 		lost = true
 	}
 	if lost {
-		_ = j.s.EndWith(errno.Errorf(errno.ECONNRESET, errno.LayerUnknown, "closed before it had read everything"))
+		_ = j.s.EndWith(errUnread)
 	} else {
 		_ = j.s.CloseWrite()
 	}
 	if gone {
-		j.gone()
+		j.gone(lost)
 	}
 }
 
+var (
+	errUnread = errno.Errorf(errno.ECONNRESET, errno.LayerUnknown, "closed before it had read everything")
+	errGone   = errno.Errorf(errno.EPIPE, errno.LayerUnknown, "closed by the program")
+)
+
 // gone ends the direction to the socket because the program has closed it.
-func (j *joint) gone() {
-	_ = j.s.CloseRead(errno.Errorf(errno.ECONNRESET, errno.LayerUnknown, "closed by the program"))
+func (j *joint) gone(lost bool) {
+	reason := errGone
+	if lost {
+		reason = errUnread
+	}
+	_ = j.s.CloseRead(reason)
 	j.finish(nil)
 }
 
@@ -135,12 +173,12 @@ func (j *joint) wait() {
 	j.mu.Lock()
 	j.pumped = true
 	over := j.isOver
+	if !over {
+		_ = j.conn.SetReadDeadline(time.Time{}) // Stopped may have set it
+	}
 	j.mu.Unlock()
 	if !over && j.sock.waitHangup(j.over) {
-		if j.s.Unread() > 0 {
-			_ = j.s.EndWith(errno.ECONNRESET) // no effect if the end was sent
-		}
-		j.gone()
+		j.gone(j.s.Unread() > 0)
 	}
 	<-j.over
 }
@@ -149,15 +187,10 @@ func (j *joint) wait() {
 func (j *joint) close() error {
 	j.mu.Lock()
 	err := j.failed
-	if err == nil && j.stranded && j.stopped != nil && j.stopped.Errno == errno.ECONNRESET {
-		err = j.stopped
+	if err != nil {
+		j.abort()
 	}
 	j.mu.Unlock()
-	if err != nil {
-		if a, ok := j.conn.(interface{ Abort() }); ok {
-			a.Abort()
-		}
-	}
 	_ = j.s.Close()
 	_ = j.conn.Close()
 	return err
@@ -171,14 +204,13 @@ func (j *joint) finish(failed error) {
 	}
 	first := !j.isOver
 	j.isOver = true
-	pumped := j.pumped
-	j.mu.Unlock()
 	if first {
 		close(j.over)
 	}
-	if failed != nil || pumped {
-		_ = j.conn.SetDeadline(past)
+	if failed != nil || j.pumped {
+		_ = j.conn.SetDeadline(past) // ends the waiting of pump, or of wait
 	}
+	j.mu.Unlock()
 }
 
 // TryWrite writes what the socket takes now.
@@ -210,7 +242,7 @@ func (j *joint) unwritable(err error) error {
 		j.mu.Lock()
 		j.lost = true
 		j.mu.Unlock()
-		reason = errno.Errorf(errno.ECONNRESET, errno.LayerUnknown, "closed by the program")
+		reason = errUnread
 	}
 	j.finish(nil)
 	return reason
@@ -218,7 +250,13 @@ func (j *joint) unwritable(err error) error {
 
 // CloseWrite passes on that the far program writes no more.
 func (j *joint) CloseWrite() error {
-	err := j.conn.CloseWrite()
+	j.mu.Lock()
+	aborted := j.aborted
+	j.mu.Unlock()
+	var err error
+	if !aborted { // else Close says more than an end of stream
+		err = j.conn.CloseWrite()
+	}
 	j.finish(nil)
 	return err
 }
@@ -226,20 +264,15 @@ func (j *joint) CloseWrite() error {
 // Fail ends the connection in disorder.
 func (j *joint) Fail(err error) { j.finish(err) }
 
-// Stopped passes on that the far program reads no more.
+// Stopped passes on that the far program reads no more: pump, which this
+// wakes, does it when it has stopped reading itself.
 func (j *joint) Stopped(err error) {
 	j.mu.Lock()
+	defer j.mu.Unlock()
 	j.stopped = systemError(err)
-	failed := j.failed
-	j.mu.Unlock()
-	if failed != nil {
-		return // the end of reading would leave Abort no way to say so
+	if !j.pumped {
+		_ = j.conn.SetReadDeadline(past)
 	}
-	// Either one ends the read that pump may be waiting in.
-	if c, ok := j.conn.(interface{ CloseRead() error }); ok && c.CloseRead() == nil {
-		return
-	}
-	_ = j.conn.SetReadDeadline(past)
 }
 
 func systemError(err error) *errno.Error { return errno.FromSystem(err, errno.LayerUnknown) }

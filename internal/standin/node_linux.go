@@ -33,6 +33,7 @@ func newRoot(dir string, opts Options) (fs.InodeEmbedder, error) {
 		return nil, err
 	}
 	data := &fs.LoopbackRoot{Path: dir, Dev: st.Dev}
+	//lint:ignore SA1019 NodeWrapChilder is asked after the inode has its type.
 	data.NewNode = func(data *fs.LoopbackRoot, _ *fs.Inode, _ string, st *syscall.Stat_t) fs.InodeEmbedder {
 		if st.Mode&syscall.S_IFMT == syscall.S_IFSOCK && !opts.ShowSockets && !opts.Metadata {
 			// The library takes the type that the kernel is told, now and in
@@ -41,7 +42,7 @@ func newRoot(dir string, opts Options) (fs.InodeEmbedder, error) {
 		}
 		return &node{LoopbackNode: fs.LoopbackNode{RootData: data}, opts: &opts}
 	}
-	root := data.NewNode(data, nil, "", &st)
+	root := &node{LoopbackNode: fs.LoopbackNode{RootData: data}, opts: &opts}
 	data.RootNode = root
 	return root, nil
 }

@@ -99,9 +99,8 @@ func (c *child) stop() error {
 	return fmt.Errorf("process of the stand-in: %w", err)
 }
 
-// Main returns at once unless this process is one that [Spawn] started; then it
-// serves and exits. It belongs at the top of main and of TestMain.
-func Main() {
+// becomeServer is Main.
+func becomeServer() {
 	asked := os.Getenv(askedBy)
 	if asked == "" {
 		return

@@ -77,16 +77,14 @@ func (s *supervisor) bind(n seccomp.Notif, call seccomp.Call) error {
 		s.unbind(handle, req)
 		return err
 	}
-	sock := &socket{inode: st.Ino, name: name, handle: handle, path: string(path)}
-	var file unix.Stat_t
-	if err := unix.Fstatat(place.Parent, string(place.Base), &file, unix.AT_SYMLINK_NOFOLLOW); err == nil {
-		sock.file = fileID{dev: uint64(file.Dev), ino: file.Ino}
-	}
+	sock := &socket{inode: st.Ino, name: name, handle: handle, made: req, base: place.Base, folder: place.Parent}
+	sock.file = sock.look()
 	if err := s.sockets.add(c, sock); err != nil {
-		name.Close()
+		_ = name.Close()
 		s.unbind(handle, req)
 		return err
 	}
+	place.Parent = -1 // the socket's now
 	s.log.Debug("bound", "path", string(path), "pid", req.Caller.PID, "program", req.Caller.Program)
 	return nil
 }
@@ -106,9 +104,7 @@ func named(c int) bool {
 func (s *supervisor) unbind(handle *link.Stream, req wire.Request) {
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()
-	if u, err := s.host.open(ctx, wire.Request{Kind: wire.KindUnlink, Path: req.Path, Caller: req.Caller}); err == nil {
-		_ = u.Close()
-	}
+	_ = s.finish(ctx, wire.Request{Kind: wire.KindUnlink, Path: req.Path, Caller: req.Caller})
 	_ = handle.Close()
 }
 
@@ -124,7 +120,7 @@ func (s *supervisor) listen(n seccomp.Notif, call seccomp.Call) error {
 	}
 	defer unix.Close(c)
 	sock := s.sockets.of(c)
-	if sock == nil || !sock.startListening() {
+	if sock == nil || !sock.startListening(uint32(max(call.Backlog, 0))) {
 		return errNative
 	}
 	task, err := lookup.ReadTask(n.TID)
@@ -133,8 +129,9 @@ func (s *supervisor) listen(n seccomp.Notif, call seccomp.Call) error {
 	}
 	ctx, cancel := s.patience(n)
 	defer cancel()
-	st, err := s.host.open(ctx, wire.Request{
-		Kind: wire.KindListen, From: sock.handle.ID(), Backlog: uint32(max(call.Backlog, 0)), Caller: caller(task),
+	handle, _ := s.sockets.keys(sock)
+	err = s.finish(ctx, wire.Request{
+		Kind: wire.KindListen, From: handle.ID(), Backlog: uint32(max(call.Backlog, 0)), Caller: caller(task),
 	})
 	if err != nil {
 		sock.stopListening()
@@ -143,8 +140,7 @@ func (s *supervisor) listen(n seccomp.Notif, call seccomp.Call) error {
 		}
 		return err
 	}
-	_ = st.Close()
-	s.log.Debug("listening", "path", sock.path)
+	s.log.Debug("listening", "path", sock.path())
 	return errNative
 }
 
@@ -175,7 +171,7 @@ func (s *supervisor) accepted(in *link.Incoming) {
 		_ = conn.Close()
 		return
 	}
-	s.log.Debug("host program connected", "path", sock.path)
+	s.log.Debug("host program connected", "path", sock.path())
 	s.relay(conn, stream)
 }
 
@@ -194,7 +190,7 @@ func (s *supervisor) reach(ctx context.Context, sock *socket, peer []byte) (int,
 			a = append(a, 0)
 		}
 		if name, err := s.keeper.Bind(r, a); err == nil {
-			name.Close()
+			_ = name.Close()
 		}
 	}
 	addr := &unix.SockaddrUnix{Name: sock.name.Connect()}

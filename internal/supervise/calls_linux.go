@@ -32,6 +32,7 @@ type supervisor struct {
 	meetings *meetings
 	sockets  *sockets
 	relays   sync.WaitGroup // connections being relayed, and calls being answered
+	mending  sync.Mutex     // one restore at a time
 	closing  sync.Once
 }
 

@@ -117,6 +117,9 @@ func (s *supervisor) connectHost(ctx context.Context, n seccomp.Notif, fd, c int
 		return err
 	}
 	conn.peer = rememberPeer(n.TID, fd, c)
+	if req.From != 0 {
+		s.sockets.connected(c)
+	}
 	s.log.Debug("connected", "path", string(req.Path), "pid", req.Caller.PID, "program", req.Caller.Program)
 	s.relay(conn, stream)
 	return nil

@@ -33,6 +33,7 @@ type host struct {
 	reaper   *reaper.Reaper
 	log      *slog.Logger
 	accepted func(*link.Incoming)
+	lost     func() // called in its own goroutine after a link was lost, not after close
 
 	mu     sync.Mutex
 	cur    *link.Link
@@ -42,8 +43,8 @@ type host struct {
 	closed bool
 }
 
-func newHost(argv []string, r *reaper.Reaper, log *slog.Logger, accepted func(*link.Incoming)) *host {
-	return &host{argv: argv, reaper: r, log: log, accepted: accepted}
+func newHost(argv []string, r *reaper.Reaper, log *slog.Logger, accepted func(*link.Incoming), lost func()) *host {
+	return &host{argv: argv, reaper: r, log: log, accepted: accepted, lost: lost}
 }
 
 // link gives the live link, starting the agent if there is none.
@@ -56,7 +57,6 @@ func (h *host) link() (*link.Link, error) {
 	if h.cur != nil {
 		select {
 		case <-h.cur.Done():
-			h.log.Warn("link lost", "err", h.cur.Err())
 			h.cur = nil
 		default:
 			return h.cur, nil
@@ -97,28 +97,52 @@ func (h *host) dial() (*link.Link, error) {
 	}
 	words := &lastWords{log: h.log}
 	heard := make(chan struct{})
-	stderr := nonblock(fds[4], "agent's stderr")
+	stderr := os.NewFile(uintptr(fds[4]), "agent's stderr")
 	go func() {
 		defer close(heard)
 		defer stderr.Close()
 		words.listen(stderr)
 	}()
-	l, err := link.New(&pipes{in: nonblock(fds[2], "agent's stdout"), out: nonblock(fds[1], "agent's stdin")}, link.Config{
-		Role: wire.RoleGuest, Build: build.Version(), Handler: h.accepted, Log: h.log,
-	})
+	l, err := h.join(os.NewFile(uintptr(fds[2]), "agent's stdout"), os.NewFile(uintptr(fds[1]), "agent's stdin"))
 	if err != nil {
 		h.end(p)
 		waitFor(heard, agentWait)
 		err = fmt.Errorf("link to the agent %q: %w", argv, err)
 		if s := words.last(); s != "" {
 			err = report.Hint(err, "the agent's last words were: %s", s)
+		} else if errors.Is(err, wire.ErrMagic) {
+			err = report.Hint(err, "the link's command must write nothing of its own; shells often do from their start files")
 		}
 		return nil, err
 	}
 	h.agent = p
 	peer := l.Peer()
 	h.log.Info("link up", "agent", peer.Build, "os", peer.OS, "pid", p.PID)
+	go h.mourn(l, p)
 	return l, nil
+}
+
+// mourn waits for the end of a link and of its agent.
+func (h *host) mourn(l *link.Link, p *reaper.Process) {
+	<-l.Done()
+	h.mu.Lock()
+	closed := h.closed
+	h.mu.Unlock()
+	if closed {
+		return // close waits for the agent
+	}
+	h.log.Warn("link lost", "err", l.Err())
+	h.lost()
+	h.end(p)
+}
+
+// join makes a link of the agent's stdout and stdin, which it takes over.
+func (h *host) join(from, to *os.File) (*link.Link, error) {
+	rw, err := link.Files(from, to)
+	if err != nil {
+		return nil, err
+	}
+	return link.New(rw, link.Config{Role: wire.RoleGuest, Build: build.Version(), Handler: h.accepted, Log: h.log})
 }
 
 // end waits for the agent, and kills it if it does not end by itself.
@@ -156,26 +180,11 @@ func (h *host) close() {
 	}
 }
 
-func nonblock(fd int, name string) *os.File {
-	// Only a non-blocking descriptor becomes one that Close can interrupt.
-	_ = unix.SetNonblock(fd, true)
-	return os.NewFile(uintptr(fd), name)
-}
-
 func closeAll(fds []int) {
 	for _, fd := range fds {
 		_ = unix.Close(fd)
 	}
 }
-
-// pipes is a link over two pipes.
-type pipes struct{ in, out *os.File }
-
-func (p *pipes) Read(b []byte) (int, error)         { return p.in.Read(b) }
-func (p *pipes) Write(b []byte) (int, error)        { return p.out.Write(b) }
-func (p *pipes) SetReadDeadline(t time.Time) error  { return p.in.SetReadDeadline(t) }
-func (p *pipes) SetWriteDeadline(t time.Time) error { return p.out.SetWriteDeadline(t) }
-func (p *pipes) Close() error                       { return errors.Join(p.out.Close(), p.in.Close()) }
 
 // lastWords logs what the agent says on stderr and keeps its last line.
 type lastWords struct {

@@ -115,7 +115,7 @@ func (m *master) run() (err error) {
 	defer s.close()
 	if err := shim.Go(m.shimSock); err != nil {
 		<-m.command.Done()
-		return err
+		return fmt.Errorf("%s: %w", m.cfg.Argv[0], err)
 	}
 	m.tell(Event{PID: m.command.PID})
 	ended := make(chan struct{})
@@ -211,7 +211,7 @@ func (m *master) prepare() (*supervisor, error) {
 		s.keeper, errs[1] = names.Start(m.spawnNames, m.log)
 	})
 	wg.Go(func() {
-		s.host = newHost(m.cfg.Link, m.reaper, m.log, s.accepted)
+		s.host = newHost(m.cfg.Link, m.reaper, m.log, s.accepted, s.restore)
 		_, errs[2] = s.host.link()
 	})
 	table, mounts, err := m.drives()

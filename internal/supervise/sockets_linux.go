@@ -3,12 +3,15 @@ package supervise
 import (
 	"fmt"
 	"log/slog"
+	"maps"
+	"slices"
 	"sync"
 
 	"golang.org/x/sys/unix"
 
 	"drvsock/internal/link"
 	"drvsock/internal/names"
+	"drvsock/internal/wire"
 )
 
 // fileID is a file on a drive as the guest sees it. Comparing files, not names,
@@ -18,23 +21,42 @@ type fileID struct{ dev, ino uint64 }
 // A socket is a program's socket that is bound on a drive. We hold no
 // descriptor of it: that would keep it open when the program closes it.
 type socket struct {
-	inode  uint64       // of the socket itself
-	name   *names.Name  // where it can be reached natively
-	handle *link.Stream // the host's socket
-	path   string       // on the host, for messages
-	file   fileID
+	inode  uint64        // of the socket itself
+	name   *names.Name   // where it can be reached natively
+	folder int           // O_PATH descriptor of the folder that it is bound in, owned
+	base   []byte        // its name there
+	made   wire.Request  // the KindBind that made the host's socket
 	gone   chan struct{} // closed when the program's last descriptor of it is
 
 	mu        sync.Mutex
 	listening bool
+	backlog   uint32
+	abandoned bool // its name on the host is somebody else's now
+	connected bool // it connected itself, so the host's socket is that connection's
+
+	// Guarded by sockets.mu, as they are keys there.
+	handle *link.Stream // the host's socket, on the link of the time
+	file   fileID
+}
+
+// path is the socket's name on the host, for messages.
+func (s *socket) path() string { return string(s.made.Path) }
+
+// look asks the guest's kernel which file the socket has now, zero for none.
+func (s *socket) look() fileID {
+	var st unix.Stat_t
+	if unix.Fstatat(s.folder, string(s.base), &st, unix.AT_SYMLINK_NOFOLLOW) != nil {
+		return fileID{}
+	}
+	return fileID{dev: uint64(st.Dev), ino: st.Ino}
 }
 
 // startListening tells if the socket was not listening before.
-func (s *socket) startListening() bool {
+func (s *socket) startListening(backlog uint32) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	was := s.listening
-	s.listening = true
+	s.listening, s.backlog = true, backlog
 	return !was
 }
 
@@ -42,6 +64,12 @@ func (s *socket) stopListening() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.listening = false
+}
+
+func (s *socket) giveUp() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.abandoned = true
 }
 
 func (s *socket) alive() bool {
@@ -102,8 +130,11 @@ func (t *sockets) remove(sock *socket) {
 		t.mu.Unlock()
 		return
 	}
+	handle := sock.handle
 	delete(t.inodes, sock.inode)
-	delete(t.handles, sock.handle.ID())
+	if t.handles[handle.ID()] == sock {
+		delete(t.handles, handle.ID())
+	}
 	if t.files[sock.file] == sock {
 		delete(t.files, sock.file)
 	}
@@ -115,9 +146,46 @@ func (t *sockets) remove(sock *socket) {
 	}
 	t.mu.Unlock()
 	close(sock.gone)
-	_ = sock.handle.Close()
-	sock.name.Close()
-	t.log.Debug("closed", "path", sock.path)
+	_ = handle.Close()
+	_ = sock.name.Close()
+	_ = unix.Close(sock.folder)
+	t.log.Debug("closed", "path", sock.path())
+}
+
+// rebound gives a socket its new host socket and file. It says false if the
+// program closed it meanwhile; the caller then closes the handle.
+func (t *sockets) rebound(sock *socket, handle *link.Stream, file fileID) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.inodes[sock.inode] != sock {
+		return false
+	}
+	if t.handles[sock.handle.ID()] == sock { // ids begin anew on each link
+		delete(t.handles, sock.handle.ID())
+	}
+	if t.files[sock.file] == sock {
+		delete(t.files, sock.file)
+	}
+	sock.handle, sock.file = handle, file
+	t.handles[handle.ID()] = sock
+	if file != (fileID{}) {
+		t.files[file] = sock
+	}
+	return true
+}
+
+// all lists the sockets that live.
+func (t *sockets) all() []*socket {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return slices.Collect(maps.Values(t.inodes))
+}
+
+// keys gives what a socket is found by.
+func (t *sockets) keys(sock *socket) (*link.Stream, fileID) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return sock.handle, sock.file
 }
 
 func (t *sockets) none() bool {
@@ -152,10 +220,21 @@ func (t *sockets) of(c int) *socket {
 
 // handleOf gives the stream of the host socket that belongs to c, 0 for none.
 func (t *sockets) handleOf(c int) uint32 {
-	if sock := t.of(c); sock != nil {
-		return sock.handle.ID()
+	sock := t.of(c)
+	if sock == nil {
+		return 0
 	}
-	return 0
+	handle, _ := t.keys(sock)
+	return handle.ID()
+}
+
+// connected notes that c is now a connection.
+func (t *sockets) connected(c int) {
+	if sock := t.of(c); sock != nil {
+		sock.mu.Lock()
+		sock.connected = true
+		sock.mu.Unlock()
+	}
 }
 
 // at finds the living socket whose file on the drive is st, or nil.
@@ -172,16 +251,13 @@ func (t *sockets) byHandle(id uint32) *socket {
 }
 
 func (t *sockets) close() {
-	t.mu.Lock()
-	var all []*socket
-	for _, s := range t.inodes {
-		all = append(all, s)
-	}
-	w := t.watch
-	t.mu.Unlock()
-	for _, s := range all {
+	for _, s := range t.all() {
 		t.remove(s)
 	}
+	t.mu.Lock()
+	w := t.watch
+	t.watch = nil
+	t.mu.Unlock()
 	if w != nil {
 		w.close()
 	}

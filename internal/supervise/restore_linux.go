@@ -1,0 +1,121 @@
+package supervise
+
+import (
+	"context"
+	"errors"
+	"math/rand/v2"
+	"time"
+
+	"drvsock/internal/errno"
+	"drvsock/internal/wire"
+)
+
+// Pauses between two tries to bring sockets back after the link was lost.
+const (
+	firstPause = 100 * time.Millisecond
+	lastPause  = 30 * time.Second
+)
+
+// restore brings the tree's bound sockets back on a new link, however long that
+// takes, as long as there are any. Connections can't come back.
+func (s *supervisor) restore() {
+	s.mending.Lock()
+	defer s.mending.Unlock()
+	none := s.sockets.empty()
+	for pause := firstPause; ; pause = min(2*pause, lastPause) {
+		missing := 0
+		for _, sock := range s.sockets.all() {
+			if s.healthy(sock) {
+				continue
+			}
+			if err := s.rebind(sock); err != nil {
+				s.log.Warn("socket not back yet", "path", sock.path(), "err", err)
+				missing++
+			}
+		}
+		if missing == 0 {
+			return
+		}
+		select {
+		case <-none:
+			return
+		case <-time.After(pause + rand.N(pause)):
+		}
+	}
+}
+
+// healthy tells if the socket needs no new host socket.
+func (s *supervisor) healthy(sock *socket) bool {
+	sock.mu.Lock()
+	unneeded := sock.connected || sock.abandoned
+	sock.mu.Unlock()
+	if unneeded {
+		return true
+	}
+	handle, _ := s.sockets.keys(sock)
+	select {
+	case <-handle.Done():
+		return false
+	default:
+		return true
+	}
+}
+
+// rebind makes the host's socket anew. An agent that was killed left the file
+// behind, and nobody listens there: it is replaced if it is the very file that
+// was made for this socket.
+func (s *supervisor) rebind(sock *socket) error {
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	handle, err := s.host.open(ctx, sock.made)
+	if errors.Is(err, errno.EADDRINUSE) {
+		if _, file := s.sockets.keys(sock); file == (fileID{}) || sock.look() != file {
+			s.log.Warn("another file has the name of a socket that was lost", "path", sock.path())
+			sock.giveUp()
+			return nil
+		}
+		if err := s.removeStale(ctx, sock); err != nil {
+			return err
+		}
+		handle, err = s.host.open(ctx, sock.made)
+	}
+	if err != nil {
+		return err
+	}
+	sock.mu.Lock()
+	listening, backlog := sock.listening, sock.backlog
+	sock.mu.Unlock()
+	if !s.sockets.rebound(sock, handle, sock.look()) {
+		return handle.Close()
+	}
+	if listening {
+		err := s.finish(ctx, wire.Request{Kind: wire.KindListen, From: handle.ID(), Backlog: backlog, Caller: sock.made.Caller})
+		if err != nil {
+			_ = handle.Close()
+			return err
+		}
+	}
+	s.log.Info("socket is back", "path", sock.path())
+	return nil
+}
+
+// removeStale removes the socket's file if nobody listens on it.
+func (s *supervisor) removeStale(ctx context.Context, sock *socket) error {
+	try := wire.Request{Kind: wire.KindConnect, Path: sock.made.Path, Nonblock: true, Caller: sock.made.Caller}
+	if st, err := s.host.open(ctx, try); err == nil {
+		st.Reset(errno.Errorf(errno.ECONNABORTED, errno.LayerGuest, "only looking if somebody listens"))
+		return errno.Errorf(errno.EADDRINUSE, errno.LayerGuest, "somebody else listens")
+	} else if !errors.Is(err, errno.ECONNREFUSED) {
+		return err
+	}
+	return s.finish(ctx, wire.Request{Kind: wire.KindUnlink, Path: sock.made.Path, Caller: sock.made.Caller})
+}
+
+// finish makes a request whose stream carries nothing.
+func (s *supervisor) finish(ctx context.Context, req wire.Request) error {
+	st, err := s.host.open(ctx, req)
+	if err != nil {
+		return err
+	}
+	return st.Close()
+}
