@@ -21,7 +21,7 @@ flag or with -u, from Linux to Windows with -w, or -m for '/' in place of each '
 Paths off the drives need WSL_DISTRO_NAME. Exit code 1 if there is no translation.`,
 		Example: `  drvsock path 'C:\Users\me\x.sock'
   drvsock path -w /mnt/c/tmp`,
-		Args: argCount(cobra.ExactArgs(1)),
+		Args: cobra.ExactArgs(1),
 		RunE: func(_ *cobra.Command, args []string) error {
 			mounts, err := readMounts(mountinfo)
 			if err != nil {
@@ -47,6 +47,8 @@ Paths off the drives need WSL_DISTRO_NAME. Exit code 1 if there is no translatio
 			return err
 		},
 	}
+	// Wrong arguments are a failure like any other here, as for wslpath.
+	cmd.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return err })
 	f := cmd.Flags()
 	f.BoolVarP(&unix, "unix", "u", false, "from Windows to Linux (default)")
 	f.BoolVarP(&windows, "windows", "w", false, "from Linux to Windows")

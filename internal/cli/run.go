@@ -35,7 +35,7 @@ run, 127 if it isn't found, 128+n if it died of signal n.`,
   drvsock run --link 'ssh box drvsock agent --drive C=/srv/c' --drive C=/mnt/c -- ./client`,
 		Args: argCount(cobra.MinimumNArgs(1)),
 		RunE: func(_ *cobra.Command, args []string) error {
-			o := run.Options{Verbose: verbose, Argv: args, Log: report.NewLog(s.Err, slog.LevelWarn)}
+			o := run.Options{Verbose: verbose, Embed: len(embeds) > 0, Argv: args, Log: report.NewLog(s.Err, slog.LevelWarn)}
 			code, err := run.ExitFailure, error(nil)
 			if o.Link, o.Drives, err = linkOf(link, drives, embeds); err == nil {
 				code, err = run.Command(o)

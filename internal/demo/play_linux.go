@@ -64,7 +64,10 @@ func (e expect) of(c *Command) string {
 		differs = append(differs, fmt.Sprintf("exit code %d and not %d", e.exit, c.Exit))
 	}
 	if e.lines != nil {
-		want := regexp.QuoteMeta(strings.Join(e.lines, "\n") + "\n")
+		var want string
+		for _, l := range e.lines {
+			want += regexp.QuoteMeta(l + "\n")
+		}
 		if !regexp.MustCompile(`^` + strings.ReplaceAll(want, `\*`, `.*`) + `$`).MatchString(c.Output) {
 			differs = append(differs, fmt.Sprintf("the output %q", strings.Join(e.lines, "\n")))
 		}

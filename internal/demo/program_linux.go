@@ -8,6 +8,8 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"drvsock/internal/errno"
 )
 
 // These are plain system calls, so that what they print is the kernel's answer
@@ -136,10 +138,11 @@ func bindTo(fd int, name string) error {
 	return nil
 }
 
-// because says an error in words and by its name in errno(3).
+// because says an error in words and by its name, where package unix would take
+// ENOTSUP for EOPNOTSUPP, which have one number.
 func because(call string, err error) error {
 	if e, ok := err.(unix.Errno); ok {
-		return fmt.Errorf("%s: %w (%s)", call, err, unix.ErrnoName(e))
+		return fmt.Errorf("%s: %w (%s)", call, err, errno.Errno(e))
 	}
 	return fmt.Errorf("%s: %w", call, err)
 }

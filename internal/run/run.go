@@ -26,6 +26,7 @@ const (
 type Options struct {
 	Link    []string              // command whose stdin and stdout are the link, nil to look for one
 	Drives  []supervise.DriveView // where drives are seen, over what the mount table says
+	Embed   bool                  // the agent plays a host of its own: only Drives are drives
 	Verbose bool
 	Argv    []string // the command and its arguments, at least one
 	Log     *slog.Logger

@@ -30,7 +30,7 @@ func command(o Options) (int, error) {
 		return ExitFailure, err
 	}
 	f, err := startSupervisor(supervise.Config{
-		Link: o.Link, Drives: o.Drives, Verbose: o.Verbose, Path: path, Argv: o.Argv,
+		Link: o.Link, Drives: o.Drives, DrivesOnly: o.Embed, Verbose: o.Verbose, Path: path, Argv: o.Argv,
 	})
 	if err != nil {
 		return ExitFailure, err

@@ -26,7 +26,7 @@ type supervisor struct {
 	log      *slog.Logger
 	notify   *seccomp.Listener
 	keeper   *names.Keeper
-	drives   *drive.Table
+	drives   *drive.Resolver
 	mounts   *drive.Mounts
 	host     *host
 	meetings *meetings
@@ -180,16 +180,16 @@ func sunPath(sockaddr []byte) []byte {
 	return p
 }
 
-// onDrive finds the host's path of a place, or errNative.
+// onDrive finds the host's path of a place, or errNative. Any other error is of
+// a folder that may be on a drive and whose name there can't be told.
 func (s *supervisor) onDrive(t *lookup.Task, p *lookup.Place) ([]byte, error) {
 	if len(p.Base) == 0 {
 		return nil, errNative
 	}
-	loc, err := drive.Locate(p.Parent, s.mounts.Of(t.TID))
+	folder, ok, err := s.drives.Resolve(p.Parent, t.TID)
 	if err != nil {
-		return nil, errNative
+		return nil, err
 	}
-	folder, ok := s.drives.Host(loc)
 	if !ok {
 		return nil, errNative
 	}

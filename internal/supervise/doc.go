@@ -20,11 +20,14 @@ type DriveView struct {
 
 // Config is what the front tells the supervisor, as one JSON value.
 type Config struct {
-	Link    []string // argv of the command whose stdin and stdout are the link
-	Drives  []DriveView
-	Verbose bool
-	Path    string   // file to execute
-	Argv    []string // its arguments, the first one its name
+	Link   []string // argv of the command whose stdin and stdout are the link
+	Drives []DriveView
+	// DrivesOnly leaves out what the mount table says: the agent plays a host of
+	// its own and doesn't know the real one's drives.
+	DrivesOnly bool
+	Verbose    bool
+	Path       string   // file to execute
+	Argv       []string // its arguments, the first one its name
 }
 
 // An Event is what the supervisor tells the front, as a JSON value each. Only

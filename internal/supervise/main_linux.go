@@ -214,9 +214,9 @@ func (m *master) prepare() (*supervisor, error) {
 		s.host = newHost(m.cfg.Link, m.reaper, m.log, s.accepted, s.restore)
 		_, errs[2] = s.host.link()
 	})
-	table, mounts, err := m.drives()
+	drives, mounts, err := m.drives()
 	wg.Wait()
-	s.drives, s.mounts = table, mounts
+	s.drives, s.mounts = drives, mounts
 	if err := errors.Join(append(errs[:], err)...); err != nil {
 		s.close()
 		// The first one is enough: what failed later mostly failed because of it.
@@ -229,7 +229,7 @@ func (m *master) prepare() (*supervisor, error) {
 	return s, nil
 }
 
-func (m *master) drives() (*drive.Table, *drive.Mounts, error) {
+func (m *master) drives() (*drive.Resolver, *drive.Mounts, error) {
 	mounts, err := drive.OpenMounts()
 	if err != nil {
 		return nil, nil, err
@@ -238,12 +238,12 @@ func (m *master) drives() (*drive.Table, *drive.Mounts, error) {
 	for _, v := range m.cfg.Drives {
 		views = append(views, drive.Override{Letter: v.Letter, View: v.View})
 	}
-	table, err := drive.NewTable(drive.TableConfig{Overrides: views})
+	table, err := drive.NewTable(drive.TableConfig{Overrides: views, OverridesOnly: m.cfg.DrivesOnly})
 	if err != nil {
 		mounts.Close()
 		return nil, nil, err
 	}
-	return table, mounts, nil
+	return drive.NewResolver(table, mounts), mounts, nil
 }
 
 // spawnNames starts the name keeper as a child of ours, so that the one reaper
