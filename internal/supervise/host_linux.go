@@ -110,8 +110,6 @@ func (h *host) dial() (*link.Link, error) {
 		err = fmt.Errorf("link to the agent %q: %w", argv, err)
 		if s := words.last(); s != "" {
 			err = report.Hint(err, "the agent's last words were: %s", s)
-		} else if errors.Is(err, wire.ErrMagic) {
-			err = report.Hint(err, "the link's command must write nothing of its own; shells often do from their start files")
 		}
 		return nil, err
 	}
