@@ -78,7 +78,7 @@ func (e expect) of(c *Command) string {
 // A process is a command under way.
 type process struct {
 	p       *player
-	note    Command
+	at      int // of its note in the step
 	cmd     *exec.Cmd
 	cancel  context.CancelFunc
 	output  *output
@@ -89,7 +89,8 @@ type process struct {
 // start starts a command in a folder of its side's drive.
 func (p *player) start(side, dir, line, suffix string) *process {
 	p.say("%s:%s$ %s%s", side, dir, line, suffix)
-	c := &process{p: p, note: Command{Side: side, Dir: dir, Command: line}, output: newOutput(), ended: make(chan error, 1)}
+	c := &process{p: p, at: len(p.step.Commands), output: newOutput(), ended: make(chan error, 1)}
+	p.step.Commands = append(p.step.Commands, Command{Side: side, Dir: dir, Command: line})
 	var ctx context.Context
 	ctx, c.cancel = context.WithTimeout(p.ctx, endWithin)
 	c.cmd = exec.CommandContext(ctx, "/bin/sh", "-c", "exec "+line)
@@ -119,43 +120,54 @@ func (c *process) ready() {
 	c.print()
 }
 
-// finish waits for the command's end and checks it.
-func (c *process) finish(want expect) {
+// finish waits for the command's end, checks it and tells if it was as expected.
+func (c *process) finish(want expect) bool {
 	err := <-c.ended
 	c.cancel()
 	c.print()
-	c.note.Output = c.output.string()
+	note := &c.p.step.Commands[c.at]
+	note.Output = c.output.string()
 	var exit *exec.ExitError
 	switch {
 	case err == nil:
 	case errors.As(err, &exit):
-		c.note.Exit = exit.ExitCode()
+		note.Exit = exit.ExitCode()
 	default:
 		// Not started, or a process of its tree keeps its output open.
-		c.note.Exit = -1
-		c.note.Differs = err.Error() + "; expected "
+		note.Exit = -1
 	}
-	if differs := want.of(&c.note); differs != "" {
-		c.note.Differs += differs
+	differs := want.of(note)
+	if note.Exit < 0 && differs == "" {
+		differs = "an end of its own"
 	}
-	c.note.OK = c.note.Differs == ""
-	if !c.note.OK && c.p.ctx.Err() == nil {
-		c.p.say("demo: that differs: expected %s", c.note.Differs)
+	if differs == "" {
+		note.OK = true
+	} else {
+		if note.Exit < 0 {
+			differs += fmt.Sprintf(" (%v)", err)
+		}
+		c.p.differs(note, differs)
 	}
-	c.p.step.Commands = append(c.p.step.Commands, c.note)
+	return note.OK
+}
+
+func (p *player) differs(note *Command, expected string) {
+	note.OK, note.Differs = false, expected
+	if p.ctx.Err() == nil {
+		p.say("demo: %s: that differs: expected %s", note.Command, expected)
+	}
 }
 
 // run runs a command to its end.
-func (p *player) run(side, dir, line string, want expect) {
-	p.start(side, dir, line, "").finish(want)
+func (p *player) run(side, dir, line string, want expect) bool {
+	return p.start(side, dir, line, "").finish(want)
 }
 
 // pair runs a server in the background and then a client.
 func (p *player) pair(server, client Command, fromServer, fromClient expect) {
 	s := p.start(server.Side, server.Dir, server.Command, " &")
 	s.ready()
-	p.run(client.Side, client.Dir, client.Command, fromClient)
-	if c := p.step.Commands[len(p.step.Commands)-1]; !c.OK {
+	if !p.run(client.Side, client.Dir, client.Command, fromClient) {
 		s.cancel() // it would wait for a client that doesn't come
 	}
 	s.finish(fromServer)
@@ -165,9 +177,7 @@ func (p *player) pair(server, client Command, fromServer, fromClient expect) {
 // tidy makes it a fault if a socket file is left.
 func (p *player) tidy(dir string) {
 	if left := p.stage.sockets(dir); len(left) > 0 && p.ctx.Err() == nil {
-		last := &p.step.Commands[len(p.step.Commands)-1]
-		last.OK, last.Differs = false, fmt.Sprintf("no socket file left behind, but there is %v", left)
-		p.say("demo: that differs: expected %s", last.Differs)
+		p.differs(&p.step.Commands[0], fmt.Sprintf("no socket file left behind, there is %v", left))
 	}
 }
 

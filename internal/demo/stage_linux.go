@@ -106,7 +106,7 @@ func (st *stage) show(wine bool) {
 // setAccounts makes the script that runs a command under another account, and
 // tries it.
 func (st *stage) setAccounts(bin string) error {
-	if os.Geteuid() != 0 {
+	if os.Geteuid() != 0 || os.Getenv(movedVar) != "" {
 		return errors.New("only root can run programs under two accounts")
 	}
 	if st.fs == nil {

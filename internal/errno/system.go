@@ -35,10 +35,7 @@ func FromSystem(err error, layer Layer) *Error {
 	}
 	var sys syscall.Errno
 	if errors.As(err, &sys) && sys != 0 {
-		if n, known := fromSyscall(sys); known {
-			out.Errno = n
-		}
-		out.System = uint32(sys)
+		out.Errno, out.System = fromSyscall(sys)
 		return out
 	}
 	for _, s := range sentinels {

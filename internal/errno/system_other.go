@@ -5,4 +5,4 @@ package errno
 import "syscall"
 
 // fromSyscall knows no other system's numbers. No agent runs there.
-func fromSyscall(syscall.Errno) (Errno, bool) { return 0, false }
+func fromSyscall(n syscall.Errno) (Errno, uint32) { return EIO, uint32(n) }

@@ -2,11 +2,14 @@ package errno
 
 import "syscall"
 
-func fromSyscall(n syscall.Errno) (Errno, bool) {
+func fromSyscall(n syscall.Errno) (Errno, uint32) {
 	if e, ok := invented[n]; ok {
-		return e, true
+		return e, 0
 	}
-	return FromWindows(uint32(n))
+	if e, ok := FromWindows(uint32(n)); ok {
+		return e, uint32(n)
+	}
+	return EIO, uint32(n)
 }
 
 // invented are numbers that package syscall made up for POSIX names which

@@ -10,10 +10,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// pipeSize is asked for each pipe: what fcntl(2) F_SETPIPE_SZ grants without
-// privileges unless fs.pipe-max-size says less. A full frame needs 17 pages and
-// would not fit the 16 of a fresh pipe.
-var pipeSize = func() int { if v := os.Getenv("PS"); v != "" { var n int; fmt.Sscan(v, &n); return n }; return 1 << 20 }()
+// pipeSize is asked for each pipe. A fresh pipe has 16 pages, and a full frame
+// with its header needs 17. Larger ones gave nothing in measurements, and all
+// of a user's pipes share fs.pipe-user-pages-soft (pipe(7)).
+const pipeSize = 256 << 10
 
 type nonblocking struct {
 	pair

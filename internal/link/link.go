@@ -284,6 +284,13 @@ func (l *Link) register() (*Stream, <-chan answer, error) {
 	return s, c, nil
 }
 
+// Streams tells how many streams are open.
+func (l *Link) Streams() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return len(l.streams)
+}
+
 // remove forgets a stream that is finished.
 func (l *Link) remove(id uint32) {
 	l.mu.Lock()

@@ -162,7 +162,7 @@ func pipes(tb testing.TB) (g, a *link.Link, streams chan *link.Stream) {
 	streams = make(chan *link.Stream, 1000)
 	made := make(chan *link.Link, 1)
 	go func() {
-		l, err := link.New(y, link.Config{Role: wire.RoleAgent, Window: envw(), Handler: func(in *link.Incoming) {
+		l, err := link.New(y, link.Config{Role: wire.RoleAgent, Handler: func(in *link.Incoming) {
 			if s, err := in.Accept(wire.Answer{}); err == nil {
 				streams <- s
 			}
@@ -172,7 +172,7 @@ func pipes(tb testing.TB) (g, a *link.Link, streams chan *link.Stream) {
 		}
 		made <- l
 	}()
-	g, err = link.New(x, link.Config{Role: wire.RoleGuest, Window: envw()})
+	g, err = link.New(x, link.Config{Role: wire.RoleGuest})
 	a = <-made
 	if err != nil || a == nil {
 		tb.Fatalf("linking: %v", err)
@@ -436,5 +436,3 @@ func TestDescriptors(t *testing.T) {
 		})
 	}
 }
-
-func envw() uint32 { var n uint32; fmt.Sscan(os.Getenv("WIN"), &n); return n }

@@ -1,6 +1,7 @@
 package run
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -148,8 +149,11 @@ func (f *front) follow() (int, error) {
 			case e.Stopped:
 				// The job's process group is the command's; the shell sees it stop
 				// when this process does. SIGSTOP can't be caught, and the shell
-				// continues us both.
-				_ = unix.Kill(os.Getpid(), unix.SIGSTOP)
+				// continues us both. The news may be old: if the command goes on
+				// already, nobody would.
+				if isStopped(f.child) {
+					_ = unix.Kill(os.Getpid(), unix.SIGSTOP)
+				}
 			case e.Ended:
 				return f.ended(e), nil
 			}
@@ -157,6 +161,16 @@ func (f *front) follow() (int, error) {
 			f.forward(s.(syscall.Signal))
 		}
 	}
+}
+
+// isStopped reads the state in proc_pid_stat(5), behind the name in parentheses.
+func isStopped(pid int) bool {
+	b, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
+	if err != nil {
+		return false
+	}
+	i := bytes.LastIndexByte(b, ')')
+	return i >= 0 && bytes.HasPrefix(b[i:], []byte(") T"))
 }
 
 func (f *front) ended(e supervise.Event) int {

@@ -287,15 +287,22 @@ func (m *master) accompany(s *supervisor, ended <-chan struct{}) {
 	if waitFor(ended, treeEndWait) && waitFor(s.idle(), drainWait) {
 		// The usual end: nothing is left behind when the front returns.
 		s.close()
-		m.tell(last)
+		m.tellEnd(last)
 		return
 	}
-	m.tell(last)
+	m.tellEnd(last)
 	// Programs in the background stay supervised. Who waits for the end of
 	// stderr waits for them, not for us.
 	_ = nullOver(2)
 	<-ended
 	<-s.idle()
+}
+
+// tellEnd tells of the command's end. It can have ended while it was stopped, and
+// the front is stopped with it.
+func (m *master) tellEnd(e Event) {
+	m.tell(e)
+	_ = unix.Kill(m.frontPID, unix.SIGCONT)
 }
 
 func waitFor(c <-chan struct{}, d time.Duration) bool {
