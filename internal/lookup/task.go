@@ -19,6 +19,8 @@ type Task struct {
 	TID, TGID int
 	Name      string // comm, at most 15 bytes
 	UID, GID  uint32 // real ids, for people
+	EUID      uint32 // effective ids, what SO_PEERCRED shows
+	EGID      uint32
 	FSUID     uint32
 	FSGID     uint32
 	Groups    []uint32
@@ -70,13 +72,9 @@ func (t *Task) parseStatus(b []byte) error {
 			n, err = parseID(f, 0, 10)
 			t.TGID = int(n)
 		case "Uid":
-			if t.UID, err = parseID(f, 0, 10); err == nil {
-				t.FSUID, err = parseID(f, 3, 10)
-			}
+			t.UID, t.EUID, t.FSUID, err = parseIDs(f)
 		case "Gid":
-			if t.GID, err = parseID(f, 0, 10); err == nil {
-				t.FSGID, err = parseID(f, 3, 10)
-			}
+			t.GID, t.EGID, t.FSGID, err = parseIDs(f)
 		case "Groups":
 			for i := range f {
 				var g uint32
@@ -102,6 +100,19 @@ func (t *Task) parseStatus(b []byte) error {
 		return fmt.Errorf("%d of 6 fields found", seen)
 	}
 	return nil
+}
+
+// parseIDs reads the real, effective, (saved) and file system id.
+func parseIDs(f []string) (real, effective, fs uint32, err error) {
+	for _, v := range []struct {
+		to *uint32
+		i  int
+	}{{&real, 0}, {&effective, 1}, {&fs, 3}} {
+		if *v.to, err = parseID(f, v.i, 10); err != nil {
+			return 0, 0, 0, err
+		}
+	}
+	return real, effective, fs, nil
 }
 
 func parseID(f []string, i, base int) (uint32, error) {

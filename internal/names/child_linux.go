@@ -68,10 +68,6 @@ func enter() (string, unix.Errno) {
 	if err := unix.Unshare(unix.CLONE_NEWNS | unix.CLONE_FS); err != nil {
 		return "make mount namespace", number(err)
 	}
-	// Without this the unmounting below would reach the mounts of everybody.
-	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
-		return "make mounts private", number(err)
-	}
 	root, step, err := newRoot()
 	if err != nil {
 		return step, number(err)
@@ -81,7 +77,8 @@ func enter() (string, unix.Errno) {
 		return "enter tmpfs", number(err)
 	}
 	if leaveOld(root) != nil {
-		// Inside a chroot the old root is no mount, so it has to stay.
+		// Inside a chroot the old root is no mount, so it has to stay. The new one
+		// hangs in no tree then, so nothing of it reaches other namespaces.
 		if err := unix.Fchdir(root); err != nil {
 			return "enter tmpfs", number(err)
 		}
@@ -102,6 +99,10 @@ func enter() (string, unix.Errno) {
 // section "pivot_root(".", ".")", is the only one in a user namespace, where
 // the old root is locked to its place.
 func leaveOld(root int) error {
+	// Without this the unmounting would reach the mounts of everybody.
+	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
+		return err
+	}
 	old, err := unix.Open("/", unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return err

@@ -14,6 +14,8 @@ func TestMain(m *testing.M) {
 	if len(os.Args) > 1 && os.Args[1] == Command {
 		os.Exit(Main())
 	}
+	// Built with -race, each process started here would sleep a second at its end.
+	os.Setenv("GORACE", "atexit_sleep_ms=0")
 	// The runtime's poller opens descriptors at its first use and keeps them.
 	if r, w, err := os.Pipe(); err == nil {
 		r.Close()

@@ -8,6 +8,7 @@ import "golang.org/x/sys/unix"
 type abi struct {
 	audit                        uint32 // AUDIT_ARCH_*, what seccomp_data.arch holds
 	bind, connect, listen, prctl uint32
+	getsockopt                   uint32
 	// socketcall is the one call through which 32-bit x86 programs reach all
 	// socket calls; direct ones came with Linux 4.3 and are used as well. 0 on
 	// tables without it.
@@ -22,10 +23,10 @@ type abi struct {
 const x32Bit = 0x40000000 // __X32_SYSCALL_BIT, arch/x86/include/uapi/asm/unistd.h
 
 var (
-	abiX8664   = abi{audit: unix.AUDIT_ARCH_X86_64, bind: 49, connect: 42, listen: 50, prctl: 157, ignore: x32Bit}
-	abiI386    = abi{audit: unix.AUDIT_ARCH_I386, bind: 361, connect: 362, listen: 363, prctl: 172, socketcall: 102, compat: true}
-	abiAArch64 = abi{audit: unix.AUDIT_ARCH_AARCH64, bind: 200, connect: 203, listen: 201, prctl: 167}
-	abiARM     = abi{audit: unix.AUDIT_ARCH_ARM, bind: 282, connect: 283, listen: 284, prctl: 172, compat: true}
+	abiX8664   = abi{audit: unix.AUDIT_ARCH_X86_64, bind: 49, connect: 42, listen: 50, prctl: 157, getsockopt: 55, ignore: x32Bit}
+	abiI386    = abi{audit: unix.AUDIT_ARCH_I386, bind: 361, connect: 362, listen: 363, prctl: 172, getsockopt: 365, socketcall: 102, compat: true}
+	abiAArch64 = abi{audit: unix.AUDIT_ARCH_AARCH64, bind: 200, connect: 203, listen: 201, prctl: 167, getsockopt: 209}
+	abiARM     = abi{audit: unix.AUDIT_ARCH_ARM, bind: 282, connect: 283, listen: 284, prctl: 172, getsockopt: 295, compat: true}
 )
 
 // abis are all tables known, those of other machines too: they are told apart

@@ -69,15 +69,16 @@ const high = 0xffff_ffff_0000_0000 // bits that a 32-bit argument leaves to chan
 // wanted are all calls that are ours, by table, written down from the kernel's
 // tables and not from those of the package.
 var wanted = map[string]struct {
-	arch  uint32
-	plain map[uint32]Op
-	prctl uint32
+	arch       uint32
+	plain      map[uint32]Op
+	prctl      uint32
+	getsockopt uint32
 }{
-	"x86-64":  {0xc000003e, map[uint32]Op{49: OpBind, 42: OpConnect, 50: OpListen}, 157},
-	"x32":     {0xc000003e, map[uint32]Op{0x40000031: OpBind, 0x4000002a: OpConnect, 0x40000032: OpListen}, 0x4000009d},
-	"i386":    {0x40000003, map[uint32]Op{361: OpBind, 362: OpConnect, 363: OpListen}, 172},
-	"aarch64": {0xc00000b7, map[uint32]Op{200: OpBind, 203: OpConnect, 201: OpListen}, 167},
-	"arm":     {0x40000028, map[uint32]Op{282: OpBind, 283: OpConnect, 284: OpListen}, 172},
+	"x86-64":  {0xc000003e, map[uint32]Op{49: OpBind, 42: OpConnect, 50: OpListen}, 157, 55},
+	"x32":     {0xc000003e, map[uint32]Op{0x40000031: OpBind, 0x4000002a: OpConnect, 0x40000032: OpListen}, 0x4000009d, 0x40000037},
+	"i386":    {0x40000003, map[uint32]Op{361: OpBind, 362: OpConnect, 363: OpListen}, 172, 365},
+	"aarch64": {0xc00000b7, map[uint32]Op{200: OpBind, 203: OpConnect, 201: OpListen}, 167, 209},
+	"arm":     {0x40000028, map[uint32]Op{282: OpBind, 283: OpConnect, 284: OpListen}, 172, 295},
 }
 
 func TestFilter(t *testing.T) {
@@ -90,8 +91,8 @@ func TestFilter(t *testing.T) {
 		"i386":  {[]abi{abiI386}, []string{"i386"}},
 	}
 	for machine, m := range machines {
-		for _, o := range []Options{{}, {Dumpable: true}} {
-			t.Run(fmt.Sprintf("%s/dumpable=%v", machine, o.Dumpable), func(t *testing.T) {
+		for _, o := range []Options{{}, {Dumpable: true}, {PeerCred: true}, {Dumpable: true, PeerCred: true}} {
+			t.Run(fmt.Sprintf("%s/dumpable=%v,peercred=%v", machine, o.Dumpable, o.PeerCred), func(t *testing.T) {
 				prog := assemble(m.set, o)
 				t.Logf("%d instructions", len(prog))
 				for _, name := range m.tables {
@@ -117,7 +118,7 @@ func checkTable(t *testing.T, prog []unix.SockFilter, name string, o Options) {
 		nr += base
 		_, ours := w.plain[nr]
 		for _, a := range []uint64{0, 1, 3, 5, high | 9} {
-			if name == "i386" && nr == 102 || nr == w.prctl {
+			if name == "i386" && nr == 102 || nr == w.prctl || nr == w.getsockopt {
 				continue
 			}
 			check(t, prog, seccompData{nr: nr, arch: w.arch, args: [6]uint64{a, 1}}, ours)
@@ -142,6 +143,15 @@ func checkTable(t *testing.T, prog []unix.SockFilter, name string, o Options) {
 	} {
 		d := seccompData{nr: w.prctl, arch: w.arch, args: [6]uint64{p.option, p.value}}
 		check(t, prog, d, p.ours && o.Dumpable)
+	}
+	for _, p := range []struct {
+		level, option uint64
+		ours          bool
+	}{
+		{1, 17, true}, {high | 1, high | 17, true}, {1, 16, false}, {0, 17, false}, {6, 17, false}, {17, 1, false},
+	} {
+		d := seccompData{nr: w.getsockopt, arch: w.arch, args: [6]uint64{5, p.level, p.option}}
+		check(t, prog, d, p.ours && o.PeerCred)
 	}
 }
 

@@ -28,6 +28,7 @@ const (
 	OpConnect            // connect(FD, Addr, Len)
 	OpListen             // listen(FD, Backlog)
 	OpDumpable           // prctl(PR_SET_DUMPABLE, 0), see Options
+	OpPeerCred           // getsockopt(FD, SOL_SOCKET, SO_PEERCRED, Addr, LenAddr), see Options
 )
 
 // String gives the name of the system call.
@@ -41,6 +42,8 @@ func (o Op) String() string {
 		return "listen"
 	case OpDumpable:
 		return "prctl"
+	case OpPeerCred:
+		return "getsockopt"
 	}
 	return "unknown"
 }
@@ -50,7 +53,8 @@ func (o Op) String() string {
 type Call struct {
 	Op      Op
 	FD      int    // descriptor of the task
-	Addr    uint64 // bind and connect: where the sockaddr lies in the task's memory
+	Addr    uint64 // bind and connect: where the sockaddr lies in the task's memory; getsockopt: where the value goes
+	LenAddr uint64 // getsockopt: where the value's length lies
 	Len     int    // bind and connect: its length as passed, which may be negative
 	Backlog int    // listen: as passed, which may be negative
 	Compat  bool   // made by a 32-bit program
@@ -86,6 +90,12 @@ func (n *Notif) decodeIn(t *abi, read func(addr uint64, buf []byte) error) (Call
 		c.Op = OpListen
 	case t.prctl:
 		c.Op = OpDumpable
+		return c, nil
+	case t.getsockopt:
+		c.Op, c.FD, c.Addr, c.LenAddr = OpPeerCred, int(int32(a[0])), a[3], a[4]
+		if t.compat {
+			c.Addr, c.LenAddr = uint64(uint32(a[3])), uint64(uint32(a[4]))
+		}
 		return c, nil
 	default:
 		if t.socketcall == 0 || nr != t.socketcall {

@@ -30,6 +30,11 @@ func TestDecodeAll(t *testing.T) {
 			checkDecode(t, name, n, nil, want)
 		}
 		checkDecode(t, name, Notif{nr: int32(w.prctl), arch: w.arch, args: [6]uint64{4}}, nil, Call{Op: OpDumpable, Compat: compat})
+		cred := Call{Op: OpPeerCred, FD: 5, Addr: high | 0x1000, LenAddr: high | 0x2000, Compat: compat}
+		if narrow {
+			cred.Addr, cred.LenAddr = 0x1000, 0x2000
+		}
+		checkDecode(t, name, Notif{nr: int32(w.getsockopt), arch: w.arch, args: [6]uint64{high | 5, 1, 17, high | 0x1000, high | 0x2000}}, nil, cred)
 		checkDecode(t, name, Notif{nr: 1, arch: w.arch}, nil, Call{Compat: name == "i386" || name == "arm"})
 	}
 	checkDecode(t, "unknown", Notif{nr: 42, arch: 7}, nil, Call{})

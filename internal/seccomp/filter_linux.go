@@ -18,14 +18,18 @@ type Options struct {
 	// unprivileged supervisor could no longer read the task (ptrace(2),
 	// "access mode checking").
 	Dumpable bool
+	// PeerCred hands over getsockopt(SOL_SOCKET, SO_PEERCRED) too, and no other
+	// getsockopt. One that comes through socketcall(2) has its arguments in
+	// memory, where no filter looks, and is not handed over.
+	PeerCred bool
 }
 
 // Filter returns the program that Install installs, for this machine's tables
 // of system calls. It is empty on machines that aren't known.
 //
 // What it answers for a call that isn't handed over depends on nothing but its
-// number and table, with two exceptions (socketcall of i386, prctl if
-// o.Dumpable is set). So Linux 5.11 and later run it for none of them: they
+// number and table, with exceptions (socketcall of i386, prctl if
+// o.Dumpable is set, getsockopt if o.PeerCred is). So Linux 5.11 and later run it for none of them: they
 // find them in a bitmap made when the filter was installed.
 func Filter(o Options) []unix.SockFilter { return assemble(native, o) }
 
@@ -110,12 +114,15 @@ func (a *assembler) table(t abi, o Options) {
 	if t.ignore != 0 {
 		a.and(^t.ignore)
 	}
-	socketcall, prctl := a.label(), a.label()
+	socketcall, prctl, getsockopt := a.label(), a.label(), a.label()
 	if t.socketcall != 0 {
 		a.jump(unix.BPF_JEQ, t.socketcall, socketcall, next)
 	}
 	if o.Dumpable {
 		a.jump(unix.BPF_JEQ, t.prctl, prctl, next)
+	}
+	if o.PeerCred {
+		a.jump(unix.BPF_JEQ, t.getsockopt, getsockopt, next)
 	}
 	a.within([]uint32{t.bind, t.connect, t.listen})
 	if t.socketcall != 0 {
@@ -131,6 +138,13 @@ func (a *assembler) table(t abi, o Options) {
 		a.jump(unix.BPF_JEQ, 0, next, allow)
 		a.load(offArgHigh(1))
 		a.jump(unix.BPF_JEQ, 0, notify, allow)
+	}
+	if o.PeerCred {
+		a.mark(getsockopt)
+		a.load(offArg(1)) // ints, both
+		a.jump(unix.BPF_JEQ, unix.SOL_SOCKET, next, allow)
+		a.load(offArg(2))
+		a.jump(unix.BPF_JEQ, unix.SO_PEERCRED, notify, allow)
 	}
 }
 
@@ -161,7 +175,7 @@ func (a *assembler) within(nums []uint32) {
 }
 
 // resolve turns labels into distances. The longest program (two tables, all
-// options) has about 30 instructions, where a distance may be 255.
+// options) has about 40 instructions, where a distance may be 255.
 func (a *assembler) resolve() []unix.SockFilter {
 	out := make([]unix.SockFilter, len(a.insns))
 	for i, in := range a.insns {

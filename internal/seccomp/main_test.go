@@ -18,6 +18,8 @@ func TestMain(m *testing.M) {
 	if role := os.Getenv(roleVar); role != "" {
 		os.Exit(play(role))
 	}
+	// Built with -race, each process started here would sleep a second at its end.
+	os.Setenv("GORACE", "atexit_sleep_ms=0")
 	// The runtime's poller opens descriptors at its first use and keeps them.
 	if r, w, err := os.Pipe(); err == nil {
 		r.Close()

@@ -37,6 +37,27 @@ func ReadMemory(tid int, addr uint64, buf []byte) error {
 	return nil
 }
 
+// WriteMemory writes buf to address addr of the memory of thread tid, with the
+// errors of [ReadMemory].
+func WriteMemory(tid int, addr uint64, buf []byte) error {
+	if len(buf) == 0 {
+		return nil
+	}
+	local := []unix.Iovec{{Base: &buf[0]}}
+	local[0].SetLen(len(buf))
+	remote := []unix.RemoteIovec{{Base: uintptr(addr), Len: len(buf)}}
+	n, err := unix.ProcessVMWritev(tid, local, remote, 0)
+	switch {
+	case err == unix.ESRCH:
+		return fmt.Errorf("write memory of thread %d: %w", tid, ErrGone)
+	case err == unix.EFAULT || err == unix.EINVAL || err == nil && n != len(buf):
+		return errno.Errorf(errno.EFAULT, errno.LayerGuest, "thread %d has no %d bytes to write to at %#x", tid, len(buf), addr)
+	case err != nil:
+		return fmt.Errorf("write memory of thread %d: %w", tid, err)
+	}
+	return nil
+}
+
 // Tgid returns the process that thread tid belongs to. The error wraps ErrGone
 // if there is no such thread.
 func Tgid(tid int) (int, error) {

@@ -55,7 +55,7 @@ func Main(args []string) int {
 	}
 	unix.CloseOnExec(sock)
 	runtime.LockOSThread()
-	fd, err := seccomp.Install(seccomp.Options{NoNewPrivs: args[1] == "1", Dumpable: args[2] == "1"})
+	fd, err := seccomp.Install(seccomp.Options{NoNewPrivs: args[1] == "1", Dumpable: args[2] == "1", PeerCred: true})
 	if err != nil {
 		complain(sock, msgFilter, err)
 		return 125

@@ -31,6 +31,7 @@ type supervisor struct {
 	host     *host
 	meetings *meetings
 	sockets  *sockets
+	clients  clients
 	relays   sync.WaitGroup // connections being relayed, and calls being answered
 	mending  sync.Mutex     // one restore at a time
 	closing  sync.Once
@@ -111,6 +112,8 @@ func (s *supervisor) answer(n seccomp.Notif) {
 			err = s.listen(n, call)
 		case seccomp.OpDumpable:
 			err = s.holdDumpable(n)
+		case seccomp.OpPeerCred:
+			err = s.peerCred(n, call)
 		default:
 			err = errNative
 		}

@@ -58,7 +58,11 @@ func (s *supervisor) connect(n seccomp.Notif, call seccomp.Call) error {
 	ctx, cancel := s.patience(n)
 	defer cancel()
 	if own := s.sockets.at(&place.Stat); own != nil {
-		return s.connectNative(ctx, c, own)
+		if err := s.connectNative(ctx, c, own); err != nil {
+			return err
+		}
+		s.clients.note(c, task)
+		return nil
 	}
 	return s.connectHost(ctx, n, call.FD, c, wire.Request{
 		Kind: wire.KindConnect, Path: path,

@@ -1,0 +1,171 @@
+package supervise
+
+import (
+	"encoding/binary"
+	"fmt"
+	"os"
+	"sync"
+
+	"golang.org/x/sys/unix"
+
+	"drvsock/internal/lookup"
+	"drvsock/internal/seccomp"
+)
+
+// maxClients bounds the native connections that are remembered. The oldest go
+// first; their servers are then told what the kernel knows.
+const maxClients = 1 << 14
+
+// clients remembers for native connections within the tree which program made
+// them. The kernel notes for SO_PEERCRED who carried connect(2) out, and that
+// was us.
+type clients struct {
+	mu    sync.Mutex
+	by    map[uint32]unix.Ucred // by the inode of the connecting socket
+	order []uint32              // as they came
+}
+
+// note remembers that task connected its socket, of which c is a copy.
+func (k *clients) note(c int, task *lookup.Task) {
+	var st unix.Stat_t
+	if unix.Fstat(c, &st) != nil {
+		return
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.by == nil {
+		k.by = map[uint32]unix.Ucred{}
+	}
+	ino := uint32(st.Ino) // as sock_diag has it
+	if _, ok := k.by[ino]; !ok {
+		k.order = append(k.order, ino)
+	}
+	k.by[ino] = unix.Ucred{Pid: int32(task.TGID), Uid: task.EUID, Gid: task.EGID}
+	if len(k.order) > maxClients {
+		delete(k.by, k.order[0])
+		k.order = k.order[1:]
+	}
+}
+
+func (k *clients) of(ino uint32) (unix.Ucred, bool) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	c, ok := k.by[ino]
+	return c, ok
+}
+
+// peerCred answers getsockopt(SO_PEERCRED) where the kernel would name us for a
+// client that we connected natively.
+func (s *supervisor) peerCred(n seccomp.Notif, call seccomp.Call) error {
+	c, err := seccomp.GetFD(n.TID, call.FD)
+	if err != nil {
+		return errNative
+	}
+	defer unix.Close(c)
+	cred, err := unix.GetsockoptUcred(c, unix.SOL_SOCKET, unix.SO_PEERCRED)
+	if err != nil || int(cred.Pid) != os.Getpid() {
+		return errNative
+	}
+	ino, err := peerInode(c)
+	if err != nil {
+		s.log.Debug("peer of a socket unknown", "err", err)
+		return errNative
+	}
+	client, ok := s.clients.of(ino)
+	if !ok {
+		return errNative
+	}
+	// As sk_getsockopt does it: the length says how much is wanted, and how
+	// much there was.
+	var size [4]byte
+	if err := seccomp.ReadMemory(n.TID, call.LenAddr, size[:]); err != nil {
+		return errNative
+	}
+	want := int32(binary.NativeEndian.Uint32(size[:]))
+	if want < 0 {
+		return errNative
+	}
+	var b [unix.SizeofUcred]byte
+	binary.NativeEndian.PutUint32(b[0:], uint32(client.Pid))
+	binary.NativeEndian.PutUint32(b[4:], client.Uid)
+	binary.NativeEndian.PutUint32(b[8:], client.Gid)
+	got := min(int(want), len(b))
+	binary.NativeEndian.PutUint32(size[:], uint32(got))
+	if !s.notify.Valid(n.ID) {
+		return seccomp.ErrGone
+	}
+	if err := seccomp.WriteMemory(n.TID, call.Addr, b[:got]); err != nil {
+		return errNative
+	}
+	if err := seccomp.WriteMemory(n.TID, call.LenAddr, size[:]); err != nil {
+		return errNative
+	}
+	return nil
+}
+
+// Of include/uapi/linux/unix_diag.h and sock_diag.h.
+const (
+	sockDiagByFamily = 20
+	udiagShowPeer    = 4
+	unixDiagPeer     = 2
+)
+
+// peerInode asks the kernel for the inode of the socket at the other end
+// (sock_diag(7), module unix_diag).
+func peerInode(c int) (uint32, error) {
+	var st unix.Stat_t
+	if err := unix.Fstat(c, &st); err != nil {
+		return 0, err
+	}
+	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_SOCK_DIAG)
+	if err != nil {
+		return 0, os.NewSyscallError("socket", err)
+	}
+	defer unix.Close(fd)
+	ne := binary.NativeEndian
+	req := make([]byte, 16+24) // struct nlmsghdr, struct unix_diag_req
+	ne.PutUint32(req[0:], uint32(len(req)))
+	ne.PutUint16(req[4:], sockDiagByFamily)
+	ne.PutUint16(req[6:], unix.NLM_F_REQUEST)
+	req[16] = unix.AF_UNIX
+	ne.PutUint32(req[20:], ^uint32(0)) // all states
+	ne.PutUint32(req[24:], uint32(st.Ino))
+	ne.PutUint32(req[28:], udiagShowPeer)
+	ne.PutUint64(req[32:], ^uint64(0)) // no cookie
+	if err := unix.Sendto(fd, req, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
+		return 0, os.NewSyscallError("sendto", err)
+	}
+	// The kernel answers within the request.
+	buf := make([]byte, 4096)
+	m, _, err := unix.Recvfrom(fd, buf, unix.MSG_DONTWAIT)
+	if err != nil {
+		return 0, os.NewSyscallError("recvfrom", err)
+	}
+	return diagPeer(buf[:m])
+}
+
+// diagPeer takes the attribute UNIX_DIAG_PEER from an answer.
+func diagPeer(b []byte) (uint32, error) {
+	ne := binary.NativeEndian
+	const body = 16 + 16 // struct nlmsghdr, struct unix_diag_msg
+	if len(b) < 20 {
+		return 0, fmt.Errorf("answer of %d bytes", len(b))
+	}
+	if typ := ne.Uint16(b[4:]); typ != sockDiagByFamily {
+		if typ == unix.NLMSG_ERROR {
+			return 0, fmt.Errorf("sock_diag: %w", unix.Errno(-int32(ne.Uint32(b[16:]))))
+		}
+		return 0, fmt.Errorf("answer of type %d", typ)
+	}
+	for a := b[min(body, len(b)):]; len(a) >= 4; {
+		size := int(ne.Uint16(a))
+		if size < 4 || size > len(a) {
+			break
+		}
+		if ne.Uint16(a[2:]) == unixDiagPeer && size >= 8 {
+			return ne.Uint32(a[4:]), nil
+		}
+		a = a[min((size+3)&^3, len(a)):]
+	}
+	return 0, fmt.Errorf("no peer")
+}
