@@ -1,9 +1,11 @@
 package agent
 
 import (
+	"context"
 	"io"
 	"log/slog"
 	"os"
+	"os/signal"
 	"syscall"
 	"time"
 
@@ -17,7 +19,7 @@ type Config struct {
 	// root. Windows has drives of its own and ignores it.
 	Drives map[byte]string
 	// Stop, if not nil, ends the link and Serve when it is closed. A command
-	// closes it on StopSignals.
+	// has it from StopOnSignal.
 	Stop <-chan struct{}
 	// Log gets refusals and what went wrong beside them; nil discards.
 	Log *slog.Logger
@@ -25,10 +27,15 @@ type Config struct {
 	Build string
 }
 
-// StopSignals are what a command that serves a link ends on. The package os/signal
-// brings the closing of a console, logging off and shutting down as SIGTERM on
-// Windows, and grants the time to react.
-var StopSignals = []os.Signal{os.Interrupt, syscall.SIGTERM, syscall.SIGHUP}
+// StopOnSignal returns a channel for Config.Stop that is closed by the first
+// signal that asks the process to end, so that socket files don't outlive it.
+// Package os/signal brings the closing of a console, logging off and shutting
+// down as SIGTERM on Windows, and grants the time to react. release ends the
+// watch; what is signalled after it has its usual effect again.
+func StopOnSignal() (stop <-chan struct{}, release func()) {
+	ctx, cancel := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
+	return ctx.Done(), cancel
+}
 
 // drain is how long Serve waits for its goroutines after the link has ended.
 // They have nothing left to wait for by then; the bound is for a system call

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/signal"
 	"strconv"
 	"syscall"
 	"testing"
@@ -16,7 +15,10 @@ import (
 )
 
 // The test binary also plays an agent and a native program under other uids.
-const roleVar = "DRVSOCK_AGENT_TEST"
+const (
+	roleVar  = "DRVSOCK_AGENT_TEST"
+	filesVar = "DRVSOCK_AGENT_TEST_FILES" // limit of descriptors for "serve"
+)
 
 func TestMain(m *testing.M) {
 	switch os.Getenv(roleVar) {
@@ -30,13 +32,15 @@ func TestMain(m *testing.M) {
 
 // serveStdio serves with the folder os.Args[1] as drive C.
 func serveStdio() int {
-	stop := make(chan struct{})
-	sig := make(chan os.Signal, 1)
-	signal.Notify(sig, StopSignals...)
-	go func() {
-		<-sig
-		close(stop)
-	}()
+	stop, release := StopOnSignal()
+	defer release()
+	if n, err := strconv.ParseUint(os.Getenv(filesVar), 10, 32); err == nil {
+		limit := &unix.Rlimit{Cur: n, Max: n}
+		if err := unix.Setrlimit(unix.RLIMIT_NOFILE, limit); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			return 1
+		}
+	}
 	rw, err := link.Files(os.Stdin, os.Stdout)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)

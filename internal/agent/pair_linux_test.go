@@ -3,6 +3,7 @@ package agent
 import (
 	"context"
 	"errors"
+	"io"
 	"net"
 	"os"
 	"os/exec"
@@ -25,6 +26,7 @@ type bench struct {
 
 	mu       sync.Mutex
 	accepted func(*link.Incoming) // for KindAccepted; nil refuses
+	rw       io.Closer            // under the link, to cut it without a word
 	end      func() error         // ends the link if it still lives, and returns what Serve did
 }
 
@@ -63,7 +65,7 @@ func newBench(t testing.TB, cfg Config) *bench {
 	}
 	served := make(chan error, 1)
 	go func() { served <- Serve(ends[1], cfg) }()
-	b := &bench{t: t}
+	b := &bench{t: t, rw: ends[0]}
 	b.Link, err = link.New(ends[0], b.config())
 	check(t, err)
 	b.end = sync.OnceValue(func() error {
@@ -83,6 +85,12 @@ func newBench(t testing.TB, cfg Config) *bench {
 func startAgent(t testing.TB, uid uint32, dir string) (*bench, *exec.Cmd) {
 	t.Helper()
 	cmd := child(t, uid, "serve", dir)
+	return startCommand(t, cmd), cmd
+}
+
+// startCommand starts an agent and makes a link of its standard streams.
+func startCommand(t testing.TB, cmd *exec.Cmd) *bench {
+	t.Helper()
 	theirs, w, err := os.Pipe()
 	check(t, err)
 	r, theirs2, err := os.Pipe()
@@ -92,7 +100,7 @@ func startAgent(t testing.TB, uid uint32, dir string) (*bench, *exec.Cmd) {
 	check(t, errors.Join(theirs.Close(), theirs2.Close()))
 	rw, err := link.Files(r, w)
 	check(t, err)
-	b := &bench{t: t}
+	b := &bench{t: t, rw: rw}
 	b.Link, err = link.New(rw, b.config())
 	if err != nil {
 		_ = cmd.Process.Kill()
@@ -106,7 +114,7 @@ func startAgent(t testing.TB, uid uint32, dir string) (*bench, *exec.Cmd) {
 		return cmd.Wait()
 	})
 	t.Cleanup(func() { _ = b.end() })
-	return b, cmd
+	return b
 }
 
 // ask makes a request and ends its stream.

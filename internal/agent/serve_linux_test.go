@@ -1,16 +1,13 @@
 package agent
 
 import (
-	"bytes"
 	"context"
 	"crypto/sha256"
 	"errors"
-	"fmt"
 	"io"
 	"math/rand/v2"
 	"net"
 	"os"
-	"path/filepath"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -308,123 +305,5 @@ func exchange(t *testing.T, c interface {
 	}
 	if sha256.Sum256(got) != sha256.Sum256(sent) {
 		t.Errorf("exchange %d: %d bytes back, %d sent", seed, len(got), len(sent))
-	}
-}
-
-// When the link is cut in the midst of it all, connections fail, and the files
-// that the agent made go, but for one that is somebody else's by now.
-func TestLinkLost(t *testing.T) {
-	noDescriptorLeft(t)
-	for name, cut := range map[string]func(*bench, chan struct{}){
-		"guest closes": func(b *bench, _ chan struct{}) { _ = b.Close() },
-		"agent stops":  func(_ *bench, stop chan struct{}) { close(stop) },
-	} {
-		t.Run(name, func(t *testing.T) {
-			dir := folder(t)
-			flood := make(chan error, 1)
-			listener(t, dir+"/host", func(c *net.UnixConn) {
-				block := make([]byte, 1<<16)
-				for {
-					if _, err := c.Write(block); err != nil {
-						flood <- err
-						_ = c.Close()
-						return
-					}
-				}
-			})
-			stop := make(chan struct{})
-			b := newBench(t, Config{Drives: map[byte]string{'C': dir}, Stop: stop})
-			s := b.open(wire.Request{Kind: wire.KindConnect, Path: hostPath("host")})
-			full(t, dir+"/full")
-			waits := make(chan error, 1)
-			go func() {
-				_, err := b.ask(wire.Request{Kind: wire.KindConnect, Path: hostPath("full")})
-				waits <- err
-			}()
-			b.bind("bound")
-			b.listen("listening", 5)
-			b.listen("replaced", 5)
-			check(t, os.Remove(dir+"/replaced"))
-			check(t, os.WriteFile(dir+"/replaced", nil, 0o600))
-			_, err := io.ReadFull(s, make([]byte, 1<<20))
-			check(t, err)
-
-			cut(b, stop)
-			check(t, b.end())
-			for what, ch := range map[string]chan error{"writer on the host": flood, "waiting connect": waits} {
-				select {
-				case err := <-ch:
-					if err == nil {
-						t.Errorf("%s did not fail", what)
-					}
-				case <-time.After(5 * time.Second):
-					t.Errorf("%s hangs", what)
-				}
-			}
-			if _, err := io.Copy(io.Discard, s); err == nil {
-				t.Error("a stream of a lost link ended as a complete one")
-			}
-			var left []string
-			files, err := os.ReadDir(dir)
-			check(t, err)
-			for _, f := range files {
-				left = append(left, f.Name())
-			}
-			if d := cmp.Diff([]string{"full", "host", "replaced"}, left); d != "" {
-				t.Errorf("files left (-want +got):\n%s", d)
-			}
-		})
-	}
-}
-
-// A process that is stopped by a signal, or whose link breaks, cleans up too.
-func TestProcessEnds(t *testing.T) {
-	noDescriptorLeft(t)
-	for _, sig := range []unix.Signal{unix.SIGTERM, unix.SIGINT, unix.SIGHUP, 0} {
-		t.Run(fmt.Sprint(sig), func(t *testing.T) {
-			dir := folder(t)
-			b, cmd := startAgent(t, uint32(os.Getuid()), dir)
-			b.listen("x", 1)
-			if _, err := os.Lstat(filepath.Join(dir, "x")); err != nil {
-				t.Fatal(err)
-			}
-			if sig != 0 {
-				check(t, cmd.Process.Signal(sig))
-				select {
-				case <-b.Done():
-				case <-time.After(5 * time.Second):
-					t.Fatal("agent does not end")
-				}
-			}
-			check(t, b.end())
-			if _, err := os.Lstat(filepath.Join(dir, "x")); !os.IsNotExist(err) {
-				t.Errorf("socket file is left: %v", err)
-			}
-		})
-	}
-}
-
-func TestServeRefusesBadDrives(t *testing.T) {
-	noDescriptorLeft(t)
-	c1, c2 := net.Pipe()
-	defer c2.Close()
-	if err := Serve(c1, Config{Drives: map[byte]string{'C': "/does/not/exist"}}); !errors.Is(err, os.ErrNotExist) {
-		t.Errorf("Serve: %v", err)
-	}
-	if _, err := c2.Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
-		t.Errorf("Serve left its link open: %v", err)
-	}
-}
-
-// Every refusal leaves a line that says which layer it was.
-func TestRefusalIsLogged(t *testing.T) {
-	var out syncBuffer
-	b := newBench(t, Config{Drives: map[byte]string{'C': folder(t)}, Log: testLog(&out)})
-	_, err := b.ask(wire.Request{Kind: wire.KindConnect, Path: hostPath("x"), Caller: wire.Caller{UID: 7, Program: "client"}})
-	if !errors.Is(err, errno.ENOENT) {
-		t.Fatal(err)
-	}
-	for _, want := range []string{"host: ENOENT", "program=client", "uid=7", `path=C:\x`} {
-		eventually(t, want+" in the log", func() bool { return bytes.Contains(out.Bytes(), []byte(want)) })
 	}
 }

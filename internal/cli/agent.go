@@ -40,6 +40,9 @@ names the folders that play them.`,
 				}
 				cfg.Drives[letter] = dir
 			}
+			stop, release := agent.StopOnSignal()
+			defer release()
+			cfg.Stop = stop
 			rw, err := link.Files(os.Stdin, os.Stdout)
 			if err != nil {
 				return err
