@@ -3,9 +3,10 @@
 export CGO_ENABLED = 0
 GO      ?= go
 TARGETS  = linux/amd64 linux/arm64 windows/amd64 windows/arm64
+RIG     ?= /var/tmp/drvsock-wine
 BUILD    = $(GO) build -trimpath
 
-.PHONY: build test check cross fuzz bench demo ci clean
+.PHONY: build test check cross fuzz bench demo wine-demo ci clean
 
 build: ## ./drvsock for this machine
 	$(BUILD) -o drvsock ./cmd/drvsock
@@ -14,9 +15,7 @@ test: ## the quick tests
 	$(GO) test -short ./...
 
 check: ## everything, with what it needs installed first if this is Debian and root
-	.ci/install
-	CGO_ENABLED=$$(command -v gcc >/dev/null && echo 1 || echo 0) \
-	.ci/test -timeout=10m $$(command -v gcc >/dev/null && echo -race) ./...
+	.ci/check
 
 cross: ## dist/ for each system
 	@set -e; for t in $(TARGETS); do \
@@ -31,8 +30,13 @@ fuzz: ## a minute of fuzzing
 bench: ## native, socat and drvsock side by side
 	$(GO) run ./bench
 
-demo: build ## the post, played on this machine
-	./drvsock demo
+demo: ## the post, played on this machine
+	$(GO) run ./cmd/drvsock demo
+
+wine-demo: build ## the same with real Windows binaries; RIG is a folder to set Wine up in
+	wine/setup $(RIG)
+	GOOS=windows GOARCH=amd64 $(BUILD) -o drvsock.exe ./cmd/drvsock
+	./drvsock demo --wine $(RIG)
 
 ci: ## what CI runs
 	.ci/run

@@ -119,7 +119,7 @@ exec setpriv --reuid $id --regid $id --clear-groups -- "$@"`, windowsUID, linuxU
 		return err
 	}
 	for _, name := range []string{"windows", "linux"} {
-		cmd := exec.Command(filepath.Join(bin, "as"), name, "true")
+		cmd := exec.Command(filepath.Join(bin, "as"), name, "drvsock", "--version")
 		cmd.Env = st.env
 		if out, err := cmd.CombinedOutput(); err != nil {
 			return fmt.Errorf("no other account can be had here: %w: %s", err, strings.TrimSpace(string(out)))
@@ -209,9 +209,11 @@ func (st *stage) setWine(o Options, bin string) error {
 	}
 	st.undo = append(st.undo, func() error { return os.RemoveAll(dir) })
 	st.work = filepath.Base(dir)
+	// Wine's own server lies in TMPDIR, where its account may have no say.
+	start := "unset TMPDIR\nexec " + quoted(wine) + " "
 	server, run := o.Server, `exec drvsock.exe `+Word+` server`
 	if server != "" {
-		run = fmt.Sprintf(`exec %s %s "$@"`, quoted(wine), quoted(`C:\`+st.work+`\server.exe`))
+		run = start + quoted(`C:\`+st.work+`\server.exe`)
 		if err := copyFile(filepath.Join(dir, "server.exe"), server); err != nil {
 			return err
 		}
@@ -220,7 +222,7 @@ func (st *stage) setWine(o Options, bin string) error {
 		copyFile(filepath.Join(dir, "drvsock.exe"), o.Agent),
 		os.Chmod(dir, 0o755),
 		os.Chown(dir, int(owner.Uid), int(owner.Gid)),
-		script(bin, "drvsock.exe", fmt.Sprintf(`exec %s %s "$@"`, quoted(wine), quoted(`C:\`+st.work+`\drvsock.exe`))),
+		script(bin, "drvsock.exe", start+quoted(`C:\`+st.work+`\drvsock.exe`)+` "$@"`),
 		script(bin, "server.exe", run),
 		script(bin, "client.exe", `exec drvsock.exe `+Word+` client "$@"`),
 	)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strings"
 )
 
 // The two sides, as the transcript calls them.
@@ -173,7 +174,9 @@ func (e expect) linesWith(old, with string) []string {
 }
 
 func (p *player) leave(format string, args ...any) {
-	p.report.LeftOut = append(p.report.LeftOut, fmt.Sprintf(format, args...))
+	// Reasons come as errors do; this one is a line of the transcript.
+	why := strings.ReplaceAll(fmt.Sprintf(format, args...), "\n", "; ")
+	p.report.LeftOut = append(p.report.LeftOut, why)
 }
 
 // permissions plays the post's samples: either side can say no.
