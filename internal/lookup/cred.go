@@ -18,6 +18,9 @@ import (
 // fsetid, linux_immutable, mknod, mac_override.
 const fsCaps uint64 = 1<<0 | 1<<1 | 1<<2 | 1<<3 | 1<<4 | 1<<9 | 1<<27 | 1<<32
 
+// setIDs are the capabilities to become another: CAP_SETGID, CAP_SETUID.
+const setIDs uint64 = 1<<6 | 1<<7
+
 // own is what this process may do; it does not change while it runs.
 var own = sync.OnceValue(func() (t Task) {
 	b, err := os.ReadFile("/proc/self/status")
@@ -40,7 +43,6 @@ var ownUserNS = sync.OnceValue(func() string {
 // in it can gain privileges, see no_new_privs), so fn then runs as it is.
 func (t *Task) As(fn func() error) error {
 	o := own()
-	const setIDs = 1<<6 | 1<<7 // CAP_SETGID, CAP_SETUID
 	if o.Caps&setIDs != setIDs || t.sameFileRights(&o) {
 		return fn()
 	}
@@ -59,6 +61,56 @@ func (t *Task) As(fn func() error) error {
 		}
 	}()
 	return <-done
+}
+
+// AsPeer runs fn with the effective user and group of the task, so that whoever
+// asks for SO_PEERCRED of a socket that fn connects or listens on sees those.
+// Without CAP_SETUID they are ours anyway.
+func (t *Task) AsPeer(fn func() error) error {
+	o := own()
+	if o.Caps&setIDs != setIDs || t.EUID == o.EUID && t.EGID == o.EGID {
+		return fn()
+	}
+	done := make(chan error, 1)
+	go func() {
+		runtime.LockOSThread()
+		err := setEffectiveIDs(t.EUID, t.EGID)
+		if err == nil {
+			err = fn()
+		} else {
+			err = fmt.Errorf("take the ids of task %d: %w", t.TID, err)
+		}
+		done <- err
+		// The user first: its return brings the capability to change the group.
+		if setEffectiveIDs(o.EUID, o.EGID) == nil {
+			runtime.UnlockOSThread()
+		}
+	}()
+	return <-done
+}
+
+// setEffectiveIDs changes the calling thread alone.
+func setEffectiveIDs(uid, gid uint32) error {
+	const keep = ^uintptr(0)
+	user := func() unix.Errno {
+		_, _, e := unix.RawSyscall(unix.SYS_SETRESUID, keep, uintptr(uid), keep)
+		return e
+	}
+	group := func() unix.Errno {
+		_, _, e := unix.RawSyscall(unix.SYS_SETRESGID, keep, uintptr(gid), keep)
+		return e
+	}
+	first, second := group, user
+	if uid == own().EUID {
+		first, second = user, group
+	}
+	if e := first(); e != 0 {
+		return e
+	}
+	if e := second(); e != 0 {
+		return e
+	}
+	return nil
 }
 
 func (t *Task) sameFileRights(o *Task) bool {

@@ -77,7 +77,7 @@ func (s *supervisor) bind(n seccomp.Notif, call seccomp.Call) error {
 		s.unbind(handle, req)
 		return err
 	}
-	sock := &socket{inode: st.Ino, name: name, handle: handle, made: req, base: place.Base, folder: place.Parent}
+	sock := &socket{inode: st.Ino, name: name, handle: handle, made: req, base: place.Base, folder: place.Parent, owner: task}
 	sock.file = sock.look()
 	if err := s.sockets.add(c, sock); err != nil {
 		_ = name.Close()
@@ -198,7 +198,9 @@ func (s *supervisor) reach(ctx context.Context, sock *socket, peer []byte) (int,
 	// has not been carried out yet; no room, that it has to accept first.
 	refusals := 0
 	for wait := time.Millisecond; ; wait = min(2*wait, 50*time.Millisecond) {
-		err := unix.Connect(r, addr)
+		// The program sees its own user as the peer's: a program on the host has
+		// none here, and ours may be root.
+		err := sock.owner.AsPeer(func() error { return unix.Connect(r, addr) })
 		if err == nil {
 			return r, nil
 		}

@@ -64,7 +64,7 @@ func (s *supervisor) connect(n seccomp.Notif, call seccomp.Call) error {
 		s.clients.note(c, task)
 		return nil
 	}
-	return s.connectHost(ctx, n, call.FD, c, wire.Request{
+	return s.connectHost(ctx, n, task, call.FD, c, wire.Request{
 		Kind: wire.KindConnect, Path: path,
 		From: s.sockets.handleOf(c), Caller: caller(task),
 	}, sockaddr)
@@ -100,7 +100,7 @@ func waiting(c int) (nonblock bool, limit time.Duration) {
 
 // connectHost connects the task's socket c to a host socket: a stream on the
 // link, and a native connection from c to us which is relayed to it.
-func (s *supervisor) connectHost(ctx context.Context, n seccomp.Notif, fd, c int, req wire.Request, sockaddr []byte) error {
+func (s *supervisor) connectHost(ctx context.Context, n seccomp.Notif, task *lookup.Task, fd, c int, req wire.Request, sockaddr []byte) error {
 	nonblock, limit := waiting(c)
 	req.Nonblock, req.Timeout = nonblock, uint32(limit.Milliseconds())
 	stream, err := s.host.open(ctx, req)
@@ -110,7 +110,7 @@ func (s *supervisor) connectHost(ctx context.Context, n seccomp.Notif, fd, c int
 		}
 		return err
 	}
-	r, err := s.meetings.connect(s.keeper, c, sockaddr)
+	r, err := s.meetings.connect(s.keeper, task, c, sockaddr)
 	if err != nil {
 		stream.Reset(err)
 		return err

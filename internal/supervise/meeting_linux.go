@@ -7,6 +7,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"drvsock/internal/lookup"
 	"drvsock/internal/names"
 )
 
@@ -15,31 +16,38 @@ const maxMeetings = 256
 
 // A meeting is a listener of ours that is bound to the very bytes of a name
 // that a program connects to. What connects to it sees these bytes in
-// getpeername(2), because the kernel copies the listener's name.
+// getpeername(2), because the kernel copies the listener's name, and the
+// program's own user in SO_PEERCRED: a program on the host must never pass for
+// another user here, least of all for a supervisor that is root.
 type meeting struct {
 	mu       sync.Mutex // held from connect to accept, so that the two belong together
-	key      string
+	key      meetingKey
 	listener int
 	name     *names.Name
 	closed   bool
 }
 
+type meetingKey struct {
+	uid, gid uint32
+	sockaddr string
+}
+
 // meetings keeps the last ones used: programs connect to few names, often.
 type meetings struct {
 	mu    sync.Mutex
-	byKey map[string]*list.Element
+	byKey map[meetingKey]*list.Element
 	used  *list.List // of *meeting, the last used first
 }
 
 func newMeetings() *meetings {
-	return &meetings{byKey: map[string]*list.Element{}, used: list.New()}
+	return &meetings{byKey: map[meetingKey]*list.Element{}, used: list.New()}
 }
 
 // connect connects the program's socket c to a meeting and returns our end of
 // the connection, which the caller owns.
-func (m *meetings) connect(k *names.Keeper, c int, sockaddr []byte) (int, error) {
+func (m *meetings) connect(k *names.Keeper, t *lookup.Task, c int, sockaddr []byte) (int, error) {
 	for {
-		mt, err := m.get(k, sockaddr)
+		mt, err := m.get(k, t, sockaddr)
 		if err != nil {
 			return -1, err
 		}
@@ -84,12 +92,12 @@ func (mt *meeting) close() {
 	if !mt.closed {
 		mt.closed = true
 		_ = unix.Close(mt.listener)
-		mt.name.Close()
+		_ = mt.name.Close()
 	}
 }
 
-func (m *meetings) get(k *names.Keeper, sockaddr []byte) (*meeting, error) {
-	key := string(sockaddr)
+func (m *meetings) get(k *names.Keeper, t *lookup.Task, sockaddr []byte) (*meeting, error) {
+	key := meetingKey{t.EUID, t.EGID, string(sockaddr)}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if e, ok := m.byKey[key]; ok {
@@ -100,10 +108,11 @@ func (m *meetings) get(k *names.Keeper, sockaddr []byte) (*meeting, error) {
 		}
 		m.drop(e)
 	}
-	mt, err := newMeeting(k, sockaddr)
+	mt, err := newMeeting(k, t, sockaddr)
 	if err != nil {
 		return nil, err
 	}
+	mt.key = key
 	m.byKey[key] = m.used.PushFront(mt)
 	if m.used.Len() > maxMeetings {
 		e := m.used.Back()
@@ -141,7 +150,7 @@ func (mt *meeting) closedNow() bool {
 	return mt.closed
 }
 
-func newMeeting(k *names.Keeper, sockaddr []byte) (*meeting, error) {
+func newMeeting(k *names.Keeper, t *lookup.Task, sockaddr []byte) (*meeting, error) {
 	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
 	if err != nil {
 		return nil, err
@@ -152,12 +161,12 @@ func newMeeting(k *names.Keeper, sockaddr []byte) (*meeting, error) {
 		_ = unix.Close(fd)
 		return nil, fmt.Errorf("make the name to connect to: %w", err)
 	}
-	if err := unix.Listen(fd, 16); err != nil {
-		name.Close()
+	if err := t.AsPeer(func() error { return unix.Listen(fd, 16) }); err != nil {
+		_ = name.Close()
 		_ = unix.Close(fd)
 		return nil, err
 	}
-	return &meeting{key: string(sockaddr), listener: fd, name: name}, nil
+	return &meeting{listener: fd, name: name}, nil
 }
 
 // soPassRights is SO_PASSRIGHTS of Linux 6.16, inherited from listener to

@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"drvsock/internal/link"
+	"drvsock/internal/lookup"
 	"drvsock/internal/names"
 	"drvsock/internal/wire"
 )
@@ -26,6 +27,7 @@ type socket struct {
 	folder int           // O_PATH descriptor of the folder that it is bound in, owned
 	base   []byte        // its name there
 	made   wire.Request  // the KindBind that made the host's socket
+	owner  *lookup.Task  // as it was when it bound the socket
 	gone   chan struct{} // closed when the program's last descriptor of it is
 
 	mu        sync.Mutex
