@@ -137,15 +137,31 @@ func (o *outbox) reason() error {
 
 // write writes one frame; the caller has the turn. An error ends the link.
 func (o *outbox) write(b []byte) error {
+	return o.writing(func() error {
+		n, err := o.l.rw.Write(b)
+		if err == nil && n < len(b) {
+			err = io.ErrShortWrite
+		}
+		return err
+	})
+}
+
+// writeFrom is write for a frame whose payload a pipe holds.
+func (o *outbox) writeFrom(h wire.Header, from, n int) error {
+	return o.writing(func() error {
+		var head [wire.HeaderSize]byte
+		h.Put(head[:])
+		return o.l.in.t.writeFrom(head[:], from, n)
+	})
+}
+
+func (o *outbox) writing(write func() error) error {
 	if err := o.reasonNow(); err != nil {
 		return err
 	}
 	o.writes.Add(1)
-	n, err := o.l.rw.Write(b)
+	err := write()
 	o.writes.Add(1)
-	if err == nil && n < len(b) {
-		err = io.ErrShortWrite
-	}
 	if err != nil {
 		// In its own goroutine: ending the link waits for the turn that this
 		// caller has.

@@ -24,11 +24,20 @@ type reader struct {
 	cur  *Stream // stream of the DATA frame under way, nil if it is finished
 	left int     // bytes of its payload to come
 	last *Stream // the stream looked up last
+
+	t splicer // the transport if it splices, else nil
+	// bulk is true after a DATA frame whose payload may have been spliced. Then
+	// the next header is read alone, so that its payload may be as well.
+	bulk bool
 }
+
+// spliceMin is the payload from which splicing is cheaper than copying.
+const spliceMin = 16 << 10
 
 func (r *reader) init(l *Link) {
 	r.l = l
 	r.buf = make([]byte, readSize)
+	r.t, _ = l.rw.(splicer)
 }
 
 // fill reads more, after making room behind what is unread.
@@ -39,8 +48,12 @@ func (r *reader) fill() error {
 		copy(r.buf, r.buf[r.from:r.to])
 		r.from, r.to = 0, r.to-r.from
 	}
+	room := r.buf[r.to:]
+	if r.bulk && r.left == 0 && r.to < wire.HeaderSize {
+		room = r.buf[r.to:wire.HeaderSize]
+	}
 	for range 100 {
-		n, err := r.l.rw.Read(r.buf[r.to:])
+		n, err := r.l.rw.Read(room)
 		r.to += n
 		if n > 0 {
 			r.l.heard.Store(true)
@@ -82,11 +95,29 @@ func (r *reader) run() {
 			return
 		default:
 		}
+		if r.splice() {
+			continue
+		}
 		if err := r.fill(); err != nil {
 			r.l.lost("read from", err)
 			return
 		}
 	}
+}
+
+// splice has the stream take what is to come of a DATA frame out of the
+// transport; false if that is not the way.
+func (r *reader) splice() bool {
+	if !r.bulk || r.left == 0 || r.from < r.to || r.cur == nil {
+		return false
+	}
+	n := r.cur.splice(r.t, r.left)
+	if n == 0 {
+		return false
+	}
+	r.left -= n
+	r.l.heard.Store(true)
+	return true
 }
 
 // parse handles all that the buffer holds in full, and what it holds of a DATA
@@ -115,8 +146,10 @@ func (r *reader) parse() error {
 				return err
 			}
 			r.left = int(h.Length)
+			r.bulk = r.left >= spliceMin && r.t != nil
 			continue
 		}
+		r.bulk = false
 		if r.to-r.from < wire.HeaderSize+int(h.Length) {
 			return nil
 		}

@@ -35,6 +35,22 @@ type Sink interface {
 	Fail(err error)
 }
 
+// A spliceSink is a sink that can take bytes out of a pipe.
+//
+// TrySplice moves up to n bytes from the pipe to where the sink writes, without
+// waiting. 0 with a nil error says that none is there, or that more would
+// block, or that it can't be done this way; the bytes then come by TryWrite.
+type spliceSink interface {
+	TrySplice(pipe, n int) (int, error)
+}
+
+// A splicer is a transport that splices; see pipes.
+type splicer interface {
+	canSplice() bool
+	writeFrom(head []byte, from, n int) error
+	drainTo(take func(pipe, n int) (int, error), n int) (int, error)
+}
+
 func stopped(sink Sink, e *errno.Error) {
 	if s, ok := sink.(interface{ Stopped(err error) }); ok {
 		s.Stopped(e)
@@ -183,6 +199,29 @@ func (s *Stream) receive(p []byte) {
 		r.draining = true
 		go s.drain()
 	}
+}
+
+// splice lets the sink take up to n bytes of a DATA frame out of the transport
+// itself, if both can and nothing is queued. It waits for the transport only.
+// After 0, the bytes are to be read.
+func (s *Stream) splice(t splicer, n int) int {
+	s.mu.Lock()
+	r := &s.r
+	sink, ok := r.sink.(spliceSink)
+	if !ok || r.draining || r.stopped || s.finished.Load() {
+		s.mu.Unlock()
+		return 0
+	}
+	s.mu.Unlock()
+	n, err := t.drainTo(sink.TrySplice, n)
+	s.mu.Lock()
+	defer s.unlock()
+	if err != nil {
+		s.stopLocked(reasonOf(err, errno.EPIPE))
+		return 0
+	}
+	s.consumed(n)
+	return n
 }
 
 // receiveEnd handles END.

@@ -116,6 +116,24 @@ func (s *Stream) Send(b *Buffer, n int) error {
 	if n == 0 {
 		return nil
 	}
+	return s.send(n, func(h wire.Header) error {
+		h.Put(b.b[:])
+		return s.l.out.write(b.b[:wire.HeaderSize+n])
+	})
+}
+
+// CanSplice tells whether SendFrom works.
+func (s *Stream) CanSplice() bool { return s.l.in.t != nil && s.l.in.t.canSplice() }
+
+// SendFrom is Send for n bytes that the pipe from holds, a descriptor that
+// stays the caller's. They are moved, not copied. After an error the pipe may
+// still hold some.
+func (s *Stream) SendFrom(from, n int) error {
+	return s.send(n, func(h wire.Header) error { return s.l.out.writeFrom(h, from, n) })
+}
+
+// send has write write one DATA frame of n bytes.
+func (s *Stream) send(n int, write func(h wire.Header) error) error {
 	s.mu.Lock()
 	err := s.writable()
 	if err == nil && (n < 0 || n > int(min(s.w.left, wire.MaxData)) || s.w.sending) {
@@ -133,8 +151,7 @@ func (s *Stream) Send(b *Buffer, n int) error {
 	o := &s.l.out
 	sent := false
 	if err = o.acquire(n > smallFrame, cancel); err == nil {
-		wire.Header{Type: wire.TypeData, Stream: s.id, Length: uint32(n)}.Put(b.b[:])
-		err = o.write(b.b[:wire.HeaderSize+n])
+		err = write(wire.Header{Type: wire.TypeData, Stream: s.id, Length: uint32(n)})
 		sent = true
 		o.release()
 	}

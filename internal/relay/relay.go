@@ -59,13 +59,15 @@ type joint struct {
 	sock socket
 	over chan struct{} // closed when the direction to the socket is over
 
-	mu      sync.Mutex
-	isOver  bool
-	pumped  bool         // the direction from the socket is over
-	failed  error        // why the program shall see ECONNRESET
-	aborted bool         // conn was told so
-	lost    bool         // bytes for the program were dropped because it had closed
-	stopped *errno.Error // the far program reads no more
+	mu       sync.Mutex
+	isOver   bool
+	pumped   bool         // the direction from the socket is over
+	failed   error        // why the program shall see ECONNRESET
+	aborted  bool         // conn was told so
+	lost     bool         // bytes for the program were dropped because it had closed
+	stopped  *errno.Error // the far program reads no more
+	halt     bool         // pump ended because the stream takes nothing
+	stranded bool         // and had bytes of the program in hand
 }
 
 // past wakes whoever waits with a deadline.
@@ -96,10 +98,18 @@ func (j *joint) pump() {
 func (j *joint) halted(stranded bool) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	if j.stopped == nil || j.failed != nil {
-		return // the sink knows why
+	j.halt = true
+	j.stranded = stranded
+	j.settle()
+}
+
+// settle tells the program that the far one reads no more, once that is known
+// and pump has stopped reading. Called with mu.
+func (j *joint) settle() {
+	if !j.halt || j.stopped == nil || j.failed != nil {
+		return
 	}
-	if stranded || j.stopped.Errno == errno.ECONNRESET {
+	if j.stranded || j.stopped.Errno == errno.ECONNRESET {
 		// The kernel resets a connection whose peer closes with unread bytes,
 		// and the far program did. Its own last bytes come first.
 		j.failed = j.stopped
@@ -270,7 +280,9 @@ func (j *joint) Stopped(err error) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	j.stopped = systemError(err)
-	if !j.pumped {
+	if j.halt {
+		j.settle()
+	} else if !j.pumped {
 		_ = j.conn.SetReadDeadline(past)
 	}
 }
