@@ -72,7 +72,7 @@ func linkOf(link string, drives, embeds []string) ([]string, []supervise.DriveVi
 		if link == "" {
 			return nil, views, nil
 		}
-		return []string{"/bin/sh", "-c", "exec " + link}, views, nil
+		return []string{"/bin/sh", "-c", link}, views, nil
 	}
 	if link != "" {
 		return nil, nil, fmt.Errorf("--embed and --link exclude each other: --embed is a link of its own")

@@ -229,8 +229,10 @@ func (w *walker) link(fd int, name []byte) (next []byte, jumped int, err error) 
 	if w.links++; w.links > maxLinks {
 		return nil, -1, unix.ELOOP
 	}
+	// Asked of its folder: a file system in user space may ask its own file by
+	// name, and fail for a link that leads nowhere on its side.
 	var fs unix.Statfs_t
-	if err := unix.Fstatfs(fd, &fs); err != nil {
+	if err := unix.Fstatfs(w.cur, &fs); err != nil {
 		return nil, -1, err
 	}
 	if fs.Type == unix.PROC_SUPER_MAGIC {

@@ -217,14 +217,21 @@ func inForeground() bool {
 	return err == nil && pgrp == unix.Getpgrp()
 }
 
+// agentGrace is how long an agent has to end by itself when its supervisor is
+// gone. It sees that at once, by the end of its stdin, and removes its sockets.
+const agentGrace = 2 * time.Second
+
 // endTree kills what the supervisor left. Its orphans are now our children, and
 // theirs become ours as they die, so a few rounds reach everything.
 func (f *front) endTree() {
-	deadline := time.Now().Add(5 * time.Second)
-	for time.Now().Before(deadline) {
-		children := ownChildren()
-		for _, pid := range children {
-			_ = unix.Kill(pid, unix.SIGKILL)
+	start, own := time.Now(), filters(os.Getpid())
+	for time.Since(start) < 5*time.Second {
+		for _, pid := range ownChildren() {
+			// The command's tree has one filter more than we have, the agent none
+			// more.
+			if filters(pid) > own || time.Since(start) > agentGrace {
+				_ = unix.Kill(pid, unix.SIGKILL)
+			}
 		}
 		for {
 			var ws unix.WaitStatus
@@ -241,6 +248,19 @@ func (f *front) endTree() {
 		}
 		time.Sleep(2 * time.Millisecond)
 	}
+}
+
+// filters counts the seccomp filters of a process (proc_pid_status(5), since
+// Linux 5.9), 0 if that isn't told.
+func filters(pid int) int {
+	b, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/status")
+	if err != nil {
+		return 0
+	}
+	_, rest, _ := bytes.Cut(b, []byte("\nSeccomp_filters:"))
+	line, _, _ := bytes.Cut(rest, []byte("\n"))
+	n, _ := strconv.Atoi(string(bytes.TrimSpace(line)))
+	return n
 }
 
 // ownChildren lists the children of all our threads (proc_pid_children(5)).

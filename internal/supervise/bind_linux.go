@@ -18,26 +18,14 @@ import (
 // real socket there, and the program's own gets the same name natively, in a
 // place that only we can reach.
 func (s *supervisor) bind(n seccomp.Notif, call seccomp.Call) error {
-	sockaddr, err := s.sockaddr(n, call)
+	t, err := s.target(n, call, false)
 	if err != nil {
 		return err
 	}
-	task, err := lookup.ReadTask(n.TID)
-	if err != nil {
-		return err
-	}
-	place, err := task.Resolve(sunPath(sockaddr), false)
-	if err != nil {
-		return errNative
-	}
-	defer place.Close()
-	path, err := s.onDrive(task, place)
-	if err != nil {
-		return err
-	}
+	defer t.place.Close()
 	// What is there already, or may not be made, the kernel refuses by itself
 	// before it asks the file system (filename_create, may_create).
-	if place.Exists() || task.May(place.Parent, unix.W_OK|unix.X_OK) != nil {
+	if t.place.Exists() || t.task.May(t.place.Parent, unix.W_OK|unix.X_OK) != nil {
 		return errNative
 	}
 	c, err := s.socketOf(n, call.FD, errno.EOPNOTSUPP)
@@ -58,12 +46,12 @@ func (s *supervisor) bind(n seccomp.Notif, call seccomp.Call) error {
 	ctx, cancel := s.patience(n)
 	defer cancel()
 	req := wire.Request{
-		Kind: wire.KindBind, Path: path, Caller: caller(task),
+		Kind: wire.KindBind, Path: t.path, Caller: caller(t.task),
 		// As unix_bind_bsd does it: fchmod(2) on the socket before counts.
-		Mode: st.Mode & 0o777 &^ task.Umask,
+		Mode: st.Mode & 0o777 &^ t.task.Umask,
 	}
-	if bytes.IndexByte(sunPath(sockaddr), '/') < 0 {
-		req.Name = place.Base
+	if bytes.IndexByte(sunPath(t.sockaddr), '/') < 0 {
+		req.Name = t.place.Base
 	}
 	handle, err := s.host.open(ctx, req)
 	if err != nil {
@@ -72,20 +60,20 @@ func (s *supervisor) bind(n seccomp.Notif, call seccomp.Call) error {
 		}
 		return err
 	}
-	name, err := s.keeper.Bind(c, sockaddr)
+	name, err := s.keeper.Bind(c, t.sockaddr)
 	if err != nil {
 		s.unbind(handle, req)
 		return err
 	}
-	sock := &socket{inode: st.Ino, name: name, handle: handle, made: req, base: place.Base, folder: place.Parent, owner: task}
+	sock := &socket{inode: st.Ino, name: name, handle: handle, made: req, base: t.place.Base, folder: t.place.Parent, owner: t.task}
 	sock.file = sock.look()
 	if err := s.sockets.add(c, sock); err != nil {
 		_ = name.Close()
 		s.unbind(handle, req)
 		return err
 	}
-	place.Parent = -1 // the socket's now
-	s.log.Debug("bound", "path", string(path), "pid", req.Caller.PID, "program", req.Caller.Program)
+	t.place.Parent = -1 // the socket's now
+	s.log.Debug("bound", "path", string(t.path), "pid", req.Caller.PID, "program", req.Caller.Program)
 	return nil
 }
 

@@ -199,6 +199,37 @@ func (s *supervisor) onDrive(t *lookup.Task, p *lookup.Place) ([]byte, error) {
 	return drive.JoinHost(folder, p.Base), nil
 }
 
+// A target is what the address of a bind or connect means to its task.
+type target struct {
+	sockaddr []byte // as the task passed it
+	task     *lookup.Task
+	place    *lookup.Place // the caller closes it
+	path     []byte        // on the host
+}
+
+// target finds out where a call leads, or errNative if that is no drive or
+// nowhere. follow is for a symbolic link at the end.
+func (s *supervisor) target(n seccomp.Notif, call seccomp.Call, follow bool) (*target, error) {
+	sockaddr, err := s.sockaddr(n, call)
+	if err != nil {
+		return nil, err
+	}
+	task, err := lookup.ReadTask(n.TID)
+	if err != nil {
+		return nil, err
+	}
+	place, err := task.Resolve(sunPath(sockaddr), follow)
+	if err != nil {
+		return nil, errNative
+	}
+	path, err := s.onDrive(task, place)
+	if err != nil {
+		place.Close()
+		return nil, err
+	}
+	return &target{sockaddr, task, place, path}, nil
+}
+
 // socketOf copies the task's descriptor and checks that it is a stream socket
 // of AF_UNIX; another family or no socket is native, another type wrongType.
 // The caller closes the copy.

@@ -20,27 +20,15 @@ import (
 // kernel itself would refuse on the way (a missing name, a folder without
 // search permission, a socket without write permission) is left to the kernel.
 func (s *supervisor) connect(n seccomp.Notif, call seccomp.Call) error {
-	sockaddr, err := s.sockaddr(n, call)
+	t, err := s.target(n, call, true)
 	if err != nil {
 		return err
 	}
-	task, err := lookup.ReadTask(n.TID)
-	if err != nil {
-		return err
-	}
-	place, err := task.Resolve(sunPath(sockaddr), true)
-	if err != nil {
+	defer t.place.Close()
+	if !t.place.Exists() {
 		return errNative
 	}
-	defer place.Close()
-	if !place.Exists() {
-		return errNative
-	}
-	path, err := s.onDrive(task, place)
-	if err != nil {
-		return err
-	}
-	if place.Stat.Mode&unix.S_IFMT == unix.S_IFDIR || task.May(place.Target, unix.W_OK) != nil {
+	if t.place.Stat.Mode&unix.S_IFMT == unix.S_IFDIR || t.task.May(t.place.Target, unix.W_OK) != nil {
 		return errNative
 	}
 	c, err := s.socketOf(n, call.FD, errno.EPROTOTYPE)
@@ -57,17 +45,14 @@ func (s *supervisor) connect(n seccomp.Notif, call seccomp.Call) error {
 	}
 	ctx, cancel := s.patience(n)
 	defer cancel()
-	if own := s.sockets.at(&place.Stat); own != nil {
+	if own := s.sockets.at(&t.place.Stat); own != nil {
 		if err := s.connectNative(ctx, c, own); err != nil {
 			return err
 		}
-		s.clients.note(c, task)
+		s.clients.note(c, t.task)
 		return nil
 	}
-	return s.connectHost(ctx, n, task, call.FD, c, wire.Request{
-		Kind: wire.KindConnect, Path: path,
-		From: s.sockets.handleOf(c), Caller: caller(task),
-	}, sockaddr)
+	return s.connectHost(ctx, n, call.FD, c, t)
 }
 
 // unconnected gives the errors that unix_stream_connect of the kernel gives for
@@ -100,9 +85,12 @@ func waiting(c int) (nonblock bool, limit time.Duration) {
 
 // connectHost connects the task's socket c to a host socket: a stream on the
 // link, and a native connection from c to us which is relayed to it.
-func (s *supervisor) connectHost(ctx context.Context, n seccomp.Notif, task *lookup.Task, fd, c int, req wire.Request, sockaddr []byte) error {
+func (s *supervisor) connectHost(ctx context.Context, n seccomp.Notif, fd, c int, t *target) error {
 	nonblock, limit := waiting(c)
-	req.Nonblock, req.Timeout = nonblock, uint32(limit.Milliseconds())
+	req := wire.Request{
+		Kind: wire.KindConnect, Path: t.path, From: s.sockets.handleOf(c),
+		Nonblock: nonblock, Timeout: uint32(limit.Milliseconds()), Caller: caller(t.task),
+	}
 	stream, err := s.host.open(ctx, req)
 	if err != nil {
 		if cause := context.Cause(ctx); cause != nil {
@@ -110,7 +98,7 @@ func (s *supervisor) connectHost(ctx context.Context, n seccomp.Notif, task *loo
 		}
 		return err
 	}
-	r, err := s.meetings.connect(s.keeper, task, c, sockaddr)
+	r, err := s.meetings.connect(s.keeper, t.task, c, t.sockaddr)
 	if err != nil {
 		stream.Reset(err)
 		return err
@@ -221,16 +209,14 @@ func rememberPeer(tid, fd, c int) peer {
 // receive queue gives its peer ECONNRESET (unix_release_sock). So a byte is put
 // into our queue, from the program's own socket if that is still where it was.
 func (c *conn) Abort() {
-	if c.peer.inode == 0 {
+	p, ok := c.end()
+	if !ok {
 		return
 	}
-	fd, err := seccomp.GetFD(c.peer.tid, c.peer.fd)
-	if err != nil {
+	fd, ok := p.socketAt()
+	if !ok {
 		return
 	}
 	defer unix.Close(fd)
-	var st unix.Stat_t
-	if unix.Fstat(fd, &st) == nil && st.Ino == c.peer.inode {
-		_ = unix.Sendto(fd, []byte{0}, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL, nil)
-	}
+	_ = unix.Sendto(fd, []byte{0}, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL, nil)
 }

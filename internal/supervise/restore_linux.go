@@ -6,6 +6,8 @@ import (
 	"math/rand/v2"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"drvsock/internal/errno"
 	"drvsock/internal/wire"
 )
@@ -99,7 +101,8 @@ func (s *supervisor) rebind(sock *socket) error {
 	return nil
 }
 
-// removeStale removes the socket's file if nobody listens on it.
+// removeStale removes the socket's file if nobody listens on it. The caller has
+// found it to be the file that was made for sock.
 func (s *supervisor) removeStale(ctx context.Context, sock *socket) error {
 	try := wire.Request{Kind: wire.KindConnect, Path: sock.made.Path, Nonblock: true, Caller: sock.made.Caller}
 	if st, err := s.host.open(ctx, try); err == nil {
@@ -108,7 +111,13 @@ func (s *supervisor) removeStale(ctx context.Context, sock *socket) error {
 	} else if !errors.Is(err, errno.ECONNREFUSED) {
 		return err
 	}
-	return s.finish(ctx, wire.Request{Kind: wire.KindUnlink, Path: sock.made.Path, Caller: sock.made.Caller})
+	err := s.finish(ctx, wire.Request{Kind: wire.KindUnlink, Path: sock.made.Path, Caller: sock.made.Caller})
+	if errors.Is(err, errno.ENOTSOCK) {
+		// A new agent can't tell a socket from a file where the system shows both
+		// alike, as a Windows before 1909 does; we have seen it made.
+		return unix.Unlinkat(sock.folder, string(sock.base), 0)
+	}
+	return err
 }
 
 // finish makes a request whose stream carries nothing.

@@ -16,8 +16,17 @@ import (
 )
 
 // fileID is a file on a drive as the guest sees it. Comparing files, not names,
-// makes hard links, other spellings and other mounts of a folder the same.
-type fileID struct{ dev, ino uint64 }
+// makes hard links, other spellings and other mounts of a folder the same. File
+// systems of Linux give the number of a removed file to the next one at once;
+// the time, which for a socket is that of bind, tells the two apart.
+type fileID struct {
+	dev, ino uint64
+	mtime    unix.Timespec
+}
+
+func identify(st *unix.Stat_t) fileID {
+	return fileID{dev: uint64(st.Dev), ino: st.Ino, mtime: st.Mtim}
+}
 
 // A socket is a program's socket that is bound on a drive. We hold no
 // descriptor of it: that would keep it open when the program closes it.
@@ -50,7 +59,7 @@ func (s *socket) look() fileID {
 	if unix.Fstatat(s.folder, string(s.base), &st, unix.AT_SYMLINK_NOFOLLOW) != nil {
 		return fileID{}
 	}
-	return fileID{dev: uint64(st.Dev), ino: st.Ino}
+	return identify(&st)
 }
 
 // startListening tells if the socket was not listening before.
@@ -243,7 +252,7 @@ func (t *sockets) connected(c int) {
 func (t *sockets) at(st *unix.Stat_t) *socket {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return t.files[fileID{uint64(st.Dev), st.Ino}]
+	return t.files[identify(st)]
 }
 
 func (t *sockets) byHandle(id uint32) *socket {
