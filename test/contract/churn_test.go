@@ -1,0 +1,133 @@
+//go:build linux
+
+package contract
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"os"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"drvsock/test/rig"
+)
+
+// churn connects, talks and closes without a pause, listens, and takes errors
+// as they come. To each line of stdin it says how many connections worked since
+// the last one and if any call took longer than within.
+func churn(name string) error {
+	var worked, slow atomic.Int64
+	for i := range 8 {
+		go func() {
+			for n := 0; ; n++ {
+				start := time.Now()
+				c, err := net.Dial("unix", name)
+				if err == nil {
+					// The first lanes are long ones, which die in the middle.
+					for range 1 + 100*(i%2) {
+						if err = ask(c, n%1000000); err != nil {
+							break
+						}
+					}
+					c.Close()
+				}
+				if err == nil {
+					worked.Add(1)
+				} else {
+					time.Sleep(time.Millisecond)
+				}
+				if time.Since(start) > within {
+					slow.Add(1)
+				}
+			}
+		}()
+	}
+	go func() {
+		for {
+			start := time.Now()
+			os.Remove(name + ".own")
+			if l, err := net.Listen("unix", name+".own"); err == nil {
+				l.Close()
+			} else {
+				time.Sleep(time.Millisecond)
+			}
+			if time.Since(start) > within {
+				slow.Add(1)
+			}
+		}
+	}()
+	var word string
+	for {
+		if _, err := fmt.Scan(&word); err != nil {
+			return nil
+		}
+		fmt.Printf("worked %v slow %d\n", worked.Swap(0) > 0, slow.Load())
+	}
+}
+
+// TestKillsAtAnyMoment kills each part while programs connect, talk and bind
+// as fast as they can.
+func TestKillsAtAnyMoment(t *testing.T) {
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	start := func(t *testing.T) (*rig.Rig, *rig.Probe, *rig.Probe) {
+		r := newRig(t, 0)
+		server := r.OnHost(self, "serve", "load.sock")
+		server.Env = append(server.Env, roleVar+"=1")
+		s := rig.StartProbe(t, server)
+		s.Ask("")
+		if got := s.Answer(); got != "listening" {
+			t.Fatal(got)
+		}
+		client := r.Run(self, "churn", "load.sock")
+		client.Env = append(client.Env, roleVar+"=1")
+		c := rig.StartProbe(t, client)
+		time.Sleep(300 * time.Millisecond)
+		c.Want("worked true slow 0", "report")
+		return r, s, c
+	}
+	moment := func() time.Duration { return time.Duration(rand.IntN(int(200 * time.Millisecond))) }
+	t.Run("agent", func(t *testing.T) {
+		r, _, c := start(t)
+		for range 4 {
+			time.Sleep(moment())
+			for _, pid := range r.Parts()["agent"] {
+				_ = unix.Kill(pid, unix.SIGKILL)
+			}
+			// An agent is started once in a second at the most.
+			time.Sleep(1500 * time.Millisecond)
+			c.Do("report")
+			time.Sleep(200 * time.Millisecond)
+			c.Want("worked true slow 0", "report")
+		}
+	})
+	t.Run("peer", func(t *testing.T) {
+		_, s, c := start(t)
+		time.Sleep(moment())
+		s.Kill()
+		time.Sleep(300 * time.Millisecond)
+		c.Do("report")
+		time.Sleep(300 * time.Millisecond)
+		c.Want("worked false slow 0", "report")
+	})
+	for _, victim := range []string{"supervisor", "front"} {
+		for i := range 3 {
+			t.Run(fmt.Sprint(victim, i), func(t *testing.T) {
+				r, s, _ := start(t)
+				time.Sleep(moment())
+				for _, pid := range r.Parts()[victim] {
+					_ = unix.Kill(pid, unix.SIGKILL)
+				}
+				if left := r.WaitGoneBut(within, s.PID); len(left) > 0 {
+					t.Errorf("left: %v", r.Parts())
+				}
+			})
+		}
+	}
+}

@@ -1,0 +1,209 @@
+//go:build linux
+
+package contract
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"drvsock/test/rig"
+)
+
+// within bounds how long a program may notice nothing of a death.
+const within = 5 * time.Second
+
+// victims are whom to kill while the programs wait for them.
+var victims = []string{"agent", "supervisor", "front", "peer", "command"}
+
+// blocked are calls that a guest's program may be in when somebody dies, and
+// what it takes to get there. Socket 5 is connected to the host's 6.
+var blocked = []struct {
+	name, call string
+	lasting    bool // it waits for others too, and goes on when only the link or a peer is gone
+}{
+	{"recv", "recv 5 9", false},
+	{"recv of bulk", "recvn 5 100000000000", false},
+	{"send of bulk", "sendn 5 100000000000", false},
+	{"epoll", "epollwait 10 60000", false},
+	{"connect", "connect 7 full", false},
+	{"accept", "accept 8 9", true},
+}
+
+// TestKills kills each part while a program stands in each call: nobody hangs.
+func TestKills(t *testing.T) {
+	for _, acc := range accounts {
+		for _, victim := range victims {
+			for _, b := range blocked {
+				if b.lasting && (victim == "agent" || victim == "peer") {
+					continue
+				}
+				if acc.uid != 0 && b.name != "recv" && b.name != "connect" {
+					continue // the same as root's, but for the way that a kill takes
+				}
+				t.Run(acc.name+"/"+victim+"/"+b.name, func(t *testing.T) {
+					t.Parallel()
+					kill(t, acc.uid, victim, b.call)
+				})
+			}
+		}
+	}
+}
+
+func kill(t *testing.T, uid uint32, victim, call string) {
+	r := newRig(t, uid)
+	host := rig.StartProbe(t, r.OnHost(rig.ProbeProgram(t)))
+	for _, l := range []string{"umask 0", "socket 5 stream", "bind 5 h", "listen 5 9", "socket 4 stream", "bind 4 full", "listen 4 0"} {
+		host.Want("ok", "%s", l)
+	}
+	guest := rig.StartProbe(t, r.Run(rig.ProbeProgram(t)))
+	for _, l := range []string{"umask 0", "socket 5 stream", "epoll 10", "epolladd 10 5 in", "connect 5 h", "socket 6 stream nonblock", "connect 6 full",
+		"socket 7 stream", "socket 8 stream", "bind 8 n", "listen 8 5"} {
+		guest.Want("ok", "%s", l)
+	}
+	host.Want("ok len=2", "accept 5 6")
+	pid := guest.Do("pid")
+	host.Want("ok", "socket 7 stream")
+	guest.Ask("%s", call)
+	if call == "recvn 5 100000000000" {
+		host.Ask("sendn 6 100000000000")
+	} else {
+		// Fills what lies between, and waits for the guest's end.
+		host.Ask("recv 7 1")
+		_ = host.Answer()
+	}
+	time.Sleep(200 * time.Millisecond)
+	var pids []int
+	switch victim {
+	case "peer":
+		pids = []int{host.PID}
+	case "command":
+		pids = []int{number(t, pid)}
+	default:
+		pids = r.Parts()[victim]
+	}
+	if len(pids) == 0 {
+		t.Fatalf("no %s among %v", victim, r.Parts())
+	}
+	for _, p := range pids {
+		if err := unix.Kill(p, unix.SIGKILL); err != nil {
+			t.Fatal(err)
+		}
+	}
+	switch victim {
+	case "agent", "peer":
+		end := guest.AnswerWithin(within)
+		t.Logf("%s: %s", call, end)
+	case "supervisor", "front", "command":
+		if victim != "supervisor" && strings.HasPrefix(call, "sendn") {
+			// What the program sent is on its way until the host's program reads
+			// it or ends, as natively; only then there is nothing left to do.
+			host.Kill()
+		}
+		if left := r.WaitGoneBut(within, host.PID); len(left) > 0 {
+			t.Errorf("%d processes are left, %v", len(left), r.Parts())
+		}
+	}
+}
+
+// TestDeadNames kills the process that names sockets: connections stay, and a
+// call that needs a new name fails at once if it can't be had.
+func TestDeadNames(t *testing.T) {
+	r := newRig(t, 0)
+	host := rig.StartProbe(t, r.OnHost(rig.ProbeProgram(t)))
+	guest := rig.StartProbe(t, r.Run(rig.ProbeProgram(t)))
+	for _, l := range []string{"umask 0", "socket 5 stream", "bind 5 h", "listen 5 9"} {
+		host.Want("ok", "%s", l)
+	}
+	guest.Want("ok", "socket 5 stream")
+	guest.Want("ok", "connect 5 h")
+	for _, p := range r.Parts()["names"] {
+		_ = unix.Kill(p, unix.SIGKILL)
+	}
+	host.Want("ok len=2", "accept 5 6")
+	guest.Want("ok 1", "send 5 x")
+	host.Want("ok 1 x", "recv 6 4")
+	for _, call := range []string{"connect 6 ./h", "bind 6 n", "connect 6 h"} {
+		guest.Want("ok", "socket 6 stream")
+		start := time.Now()
+		got := guest.Do("%s", call)
+		t.Logf("%s: %s", call, got)
+		if d := time.Since(start); d > time.Second {
+			t.Errorf("%s: %s after %v", call, got, d)
+		}
+	}
+	guest.Want("ok 1", "send 5 y")
+	host.Want("ok 1 y", "recv 6 4")
+}
+
+// TestNextLink has a new agent take over when the old one was killed: calls
+// that come later work, and listeners are back with it.
+func TestNextLink(t *testing.T) {
+	for _, acc := range accounts {
+		t.Run(acc.name, func(t *testing.T) {
+			r := newRig(t, acc.uid)
+			host := rig.StartProbe(t, r.OnHost(rig.ProbeProgram(t)))
+			for _, l := range []string{"umask 0", "socket 5 stream", "bind 5 h", "listen 5 9"} {
+				host.Want("ok", "%s", l)
+			}
+			guest := rig.StartProbe(t, r.Run(rig.ProbeProgram(t)))
+			for _, l := range []string{"umask 0", "socket 5 stream", "connect 5 h", "socket 6 stream", "bind 6 n", "listen 6 5"} {
+				guest.Want("ok", "%s", l)
+			}
+			for _, p := range r.Parts()["agent"] {
+				_ = unix.Kill(p, unix.SIGKILL)
+			}
+			if got := guest.Do("recv 5 9"); got != "ECONNRESET" {
+				t.Errorf("a connection of the lost link ends with %s, want ECONNRESET", got)
+			}
+			time.Sleep(1200 * time.Millisecond)
+			guest.Want("ok", "socket 7 stream")
+			guest.Want("ok", "connect 7 h")
+			host.Want("ok", "socket 8 stream")
+			host.Want("ok", "connect 8 n")
+			host.Want("ok 1", "send 8 x")
+			guest.Want("ok len=2", "accept 6 9")
+			guest.Want("ok 1 x", "recv 9 4")
+		})
+	}
+}
+
+// TestDeadServer kills a server of the guest: the host's programs are refused
+// within a second, and the file stays, as natively (C15).
+func TestDeadServer(t *testing.T) {
+	for _, acc := range accounts {
+		t.Run(acc.name, func(t *testing.T) {
+			r := newRig(t, acc.uid)
+			host := rig.StartProbe(t, r.OnHost(rig.ProbeProgram(t)))
+			// The shell is the command, so that the supervisor lives on.
+			guest := rig.StartProbe(t, r.Run("sh", "-c", rig.ProbeProgram(t)+"; sleep 3"))
+			for _, l := range []string{"umask 0", "socket 6 stream", "bind 6 n", "listen 6 5"} {
+				guest.Want("ok", "%s", l)
+			}
+			host.Want("ok", "socket 8 stream")
+			host.Want("ok", "connect 8 n")
+			if err := unix.Kill(number(t, guest.Do("pid")), unix.SIGKILL); err != nil {
+				t.Fatal(err)
+			}
+			start := time.Now()
+			host.Want("ok 0", "recv 8 4")
+			for {
+				host.Want("ok", "socket 8 stream")
+				if got := host.Do("connect 8 n"); got == "ECONNREFUSED" {
+					break
+				}
+				if time.Since(start) > 1500*time.Millisecond {
+					t.Error("the host's programs still connect to a server that is dead")
+					break
+				}
+				time.Sleep(10 * time.Millisecond)
+			}
+			t.Logf("refused after %v", time.Since(start).Round(time.Millisecond))
+			if got := host.Do("stat n"); got[:2] != "ok" {
+				t.Errorf("the file: %s", got)
+			}
+		})
+	}
+}

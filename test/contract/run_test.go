@@ -1,0 +1,291 @@
+//go:build linux
+
+package contract
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"drvsock/test/rig"
+)
+
+// TestExitCodes compares what a command and its shell see of each other.
+func TestExitCodes(t *testing.T) {
+	for _, acc := range accounts {
+		r := newRig(t, acc.uid)
+		for _, row := range []struct {
+			name string
+			argv []string
+			want int
+		}{
+			{"own", []string{"sh", "-c", "exit 7"}, 7},
+			{"zero", []string{"true"}, 0},
+			{"own 255", []string{"sh", "-c", "exit 255"}, 255},
+			{"not found", []string{"no-such-command"}, 127},
+			{"not found by path", []string{"./no-such-command"}, 127},
+			{"not runnable", []string{"/dev/null"}, 126},
+			{"folder", []string{"/"}, 126},
+			{"killed", []string{"sh", "-c", "kill -KILL $$"}, 128 + 9},
+			{"terminated", []string{"sh", "-c", "kill -TERM $$"}, 128 + 15},
+			{"aborted", []string{"sh", "-c", "kill -ABRT $$"}, 128 + 6},
+		} {
+			t.Run(acc.name+"/"+row.name, func(t *testing.T) {
+				if _, got := rig.Output(t, r.Run(row.argv...), limit); got != row.want {
+					t.Errorf("exit code %d, want %d", got, row.want)
+				}
+			})
+		}
+		t.Run(acc.name+"/no agent", func(t *testing.T) {
+			cmd := r.InView(r.Bin, "run", "--link", "false", "--drive", "C="+r.View, "--", "true")
+			if _, got := rig.Output(t, cmd, limit); got != 125 {
+				t.Errorf("exit code %d, want 125", got)
+			}
+		})
+		// Of what a command finds at its start, everything is as without us.
+		t.Run(acc.name+"/surroundings", func(t *testing.T) {
+			script := `cat; cat <&5; ls /proc/self/fd | grep -v 3 | tr '\n' ' '; umask; ulimit -n; pwd; nice; ` +
+				`grep -E '^(SigBlk|SigIgn|Groups|Seccomp_filters|Uid|Cap[PE])' /proc/self/status | grep -v Seccomp; echo "$0 $1 $FOO"; id -u; id -G`
+			var outs []string
+			for _, cmd := range []*exec.Cmd{r.InView("sh", "-c", script, "zero", "one  two"), r.Run("sh", "-c", script, "zero", "one  two")} {
+				null, err := os.Open("/etc/hostname")
+				if err != nil {
+					t.Skip(err)
+				}
+				cmd.ExtraFiles = []*os.File{nil, nil, null} // as 5
+				cmd.Stdin = strings.NewReader("from stdin\n")
+				cmd.Env = append(cmd.Env, "FOO=bar=baz")
+				out, _ := rig.Output(t, cmd, limit)
+				null.Close()
+				outs = append(outs, out)
+			}
+			if outs[0] != outs[1] {
+				t.Errorf("natively\n%s\nin run\n%s", outs[0], outs[1])
+			}
+		})
+	}
+}
+
+// TestSignals sends the front what a shell's kill would.
+func TestSignals(t *testing.T) {
+	r := newRig(t, 0)
+	for _, sig := range []unix.Signal{unix.SIGTERM, unix.SIGINT, unix.SIGHUP, unix.SIGUSR1, unix.SIGUSR2, unix.SIGQUIT} {
+		for _, caught := range []bool{true, false} {
+			t.Run(fmt.Sprintf("%s caught=%v", unix.SignalName(sig), caught), func(t *testing.T) {
+				script := "echo ready; while :; do sleep 0.05; done"
+				want := 128 + int(sig)
+				if caught {
+					script = fmt.Sprintf("trap 'echo got; exit 7' %d; ", sig) + script
+					want = 7
+				}
+				shell := "bash"
+				if !caught {
+					shell = "sh" // bash(1) ignores SIGQUIT
+				}
+				cmd := r.Run(shell, "-c", script)
+				out, err := cmd.StdoutPipe()
+				if err == nil {
+					err = cmd.Start()
+				}
+				if err != nil {
+					t.Fatal(err)
+				}
+				b := make([]byte, 6)
+				if _, err := io.ReadFull(out, b); err != nil {
+					t.Fatal(err)
+				}
+				late := time.AfterFunc(limit, func() { t.Error("goes on"); _ = cmd.Cancel() })
+				defer late.Stop()
+				if err := cmd.Process.Signal(sig); err != nil {
+					t.Fatal(err)
+				}
+				rest, _ := io.ReadAll(out)
+				_ = cmd.Wait()
+				got := cmd.ProcessState.ExitCode()
+				if ws := cmd.ProcessState.Sys().(interface{ Signaled() bool }); ws.Signaled() {
+					got = 128 + int(sig) // a front that dies of the signal itself is the same to a shell
+				}
+				if got != want || caught && string(rest) != "got\n" {
+					t.Errorf("exit code %d, want %d; %q", got, want, rest)
+				}
+			})
+		}
+	}
+}
+
+// terminal is a shell on a pseudo-terminal.
+type terminal struct {
+	t    *testing.T
+	pty  *os.File
+	seen chan []byte
+	text bytes.Buffer // all of it
+
+	unread string // after what was expected last
+}
+
+func startTerminal(t *testing.T, cmd *exec.Cmd) *terminal {
+	t.Helper()
+	pty, err := os.OpenFile("/dev/ptmx", os.O_RDWR|unix.O_NOCTTY|unix.O_NONBLOCK, 0)
+	if err != nil {
+		t.Skip(err)
+	}
+	var n int
+	raw, _ := pty.SyscallConn()
+	_ = raw.Control(func(fd uintptr) {
+		if err = unix.IoctlSetPointerInt(int(fd), unix.TIOCSPTLCK, 0); err == nil {
+			n, err = unix.IoctlGetInt(int(fd), unix.TIOCGPTN)
+		}
+	})
+	if err != nil {
+		t.Skip(err)
+	}
+	tty, err := os.OpenFile(fmt.Sprintf("/dev/pts/%d", n), os.O_RDWR|unix.O_NOCTTY, 0)
+	if err != nil {
+		t.Skip(err)
+	}
+	defer tty.Close()
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = tty, tty, tty
+	cmd.SysProcAttr.Setpgid, cmd.SysProcAttr.Setsid, cmd.SysProcAttr.Setctty = false, true, true
+	cmd.Env = append(cmd.Env, "PS1=$ ", "TERM=dumb", "INPUTRC=/dev/null")
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	term := &terminal{t: t, pty: pty, seen: make(chan []byte, 1024)}
+	go func() {
+		defer close(term.seen)
+		for {
+			b := make([]byte, 4096)
+			n, err := pty.Read(b)
+			if n > 0 {
+				term.seen <- b[:n]
+			}
+			if err != nil {
+				return
+			}
+		}
+	}()
+	t.Cleanup(func() {
+		_ = cmd.Cancel()
+		_ = cmd.Wait()
+		pty.Close()
+		if t.Failed() {
+			t.Logf("on the terminal: %q", term.text.String())
+		}
+	})
+	return term
+}
+
+func (term *terminal) typed(s string) {
+	term.t.Helper()
+	if _, err := term.pty.WriteString(s); err != nil {
+		term.t.Fatal(err)
+	}
+}
+
+// expect waits for texts in this order, after what was expected before.
+func (term *terminal) expect(texts ...string) {
+	term.t.Helper()
+	timeout := time.After(2 * limit)
+	for _, s := range texts {
+		for {
+			if _, rest, ok := strings.Cut(term.unread, s); ok {
+				term.unread = rest
+				break
+			}
+			select {
+			case got, ok := <-term.seen:
+				term.unread += string(got)
+				term.text.Write(got)
+				if !ok {
+					term.t.Fatalf("no %q, the terminal ended", s)
+				}
+			case <-timeout:
+				term.t.Fatalf("no %q", s)
+			}
+		}
+	}
+}
+
+// TestJobControl has a person at a shell stop, continue and interrupt a command
+// in run, and use a shell in run.
+func TestJobControl(t *testing.T) {
+	bash, err := exec.LookPath("bash")
+	if err != nil {
+		t.Skip(err)
+	}
+	shell := func(argv ...string) []string { return append(argv, bash, "--norc", "--noprofile", "--noediting", "-i") }
+	quoted := func(argv []string) string { return "'" + strings.Join(argv, "' '") + "'" }
+	for _, acc := range accounts {
+		r := newRig(t, acc.uid)
+		t.Run(acc.name+"/job", func(t *testing.T) {
+			term := startTerminal(t, r.InView(shell()...))
+			term.expect("$ ")
+			// What is typed shows on the terminal too, and must not look like an answer.
+			sleeper := []string{"sh", "-c", `echo rea""dy; exec sleep 100`}
+			for _, argv := range [][]string{sleeper, r.RunArgs(sleeper...)} {
+				term.typed(quoted(argv) + "\n")
+				term.expect("ready")
+				term.typed("\x1a") // ^Z
+				term.expect("Stopped", "$ ")
+				term.typed("bg; echo bg=$?\n")
+				term.expect("bg=0", "$ ")
+				time.Sleep(100 * time.Millisecond)
+				term.typed("jobs\n")
+				term.expect("Running", "$ ")
+				term.typed("fg\n")
+				term.expect("fg\r\n", "sleep 100")
+				time.Sleep(200 * time.Millisecond) // for the shell to give the terminal away
+				term.typed("\x1a")
+				term.expect("Stopped", "$ ")
+				term.typed("fg\n")
+				term.expect("fg\r\n", "sleep 100")
+				time.Sleep(200 * time.Millisecond)
+				term.typed("\x03") // ^C
+				term.expect("^C", "$ ")
+				term.typed("echo code=$?\n")
+				term.expect("code=130", "$ ")
+			}
+			term.typed(quoted(r.RunArgs("sh", "-c", `echo rea""dy; read x; echo got:$x`)) + "\n")
+			term.expect("ready")
+			term.typed("hello\n")
+			term.expect("got:hello", "$ ")
+			term.typed("exit\n")
+		})
+		t.Run(acc.name+"/shell", func(t *testing.T) {
+			term := startTerminal(t, r.InView(r.RunArgs(shell()...)...))
+			term.expect("$ ")
+			term.typed("(echo rea\"\"dy; exec sleep 100)\n")
+			term.expect("ready")
+			term.typed("\x1a")
+			term.expect("Stopped", "$ ")
+			term.typed("bg\n")
+			term.expect("$ ")
+			term.typed("jobs\n")
+			term.expect("Running", "$ ")
+			term.typed("kill %1; wait %1; echo code=$?\n")
+			term.expect("code=143", "$ ")
+			term.typed("(echo rea\"\"dy; exec cat)\n")
+			term.expect("ready")
+			term.typed("\x03")
+			term.expect("^C", "$ ")
+			term.typed("echo code=$?; tty >/dev/null && echo is-a-t''ty; stty -a | grep -c isig\n")
+			term.expect("code=130", "is-a-tty", "$ ")
+			term.typed("exit 3\n")
+			for end := time.Now().Add(limit); ; time.Sleep(10 * time.Millisecond) {
+				if len(r.Processes()) == 0 {
+					break
+				}
+				if time.Now().After(end) {
+					t.Fatalf("left: %v", r.Parts())
+				}
+			}
+		})
+	}
+}
