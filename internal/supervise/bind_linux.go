@@ -60,7 +60,7 @@ func (s *supervisor) bind(n seccomp.Notif, call seccomp.Call) error {
 		}
 		return err
 	}
-	name, err := s.keeper.Bind(c, t.sockaddr)
+	name, err := s.names.bind(c, t.sockaddr)
 	if err != nil {
 		s.unbind(handle, req)
 		return err
@@ -177,7 +177,7 @@ func (s *supervisor) reach(ctx context.Context, sock *socket, peer []byte) (int,
 		if len(a) < maxSockaddr {
 			a = append(a, 0)
 		}
-		if name, err := s.keeper.Bind(r, a); err == nil {
+		if name, err := s.names.bind(r, a); err == nil {
 			_ = name.Close()
 		}
 	}

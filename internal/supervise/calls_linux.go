@@ -7,6 +7,7 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"runtime"
 	"strconv"
 	"strings"
 	"sync"
@@ -17,7 +18,6 @@ import (
 	"drvsock/internal/drive"
 	"drvsock/internal/errno"
 	"drvsock/internal/lookup"
-	"drvsock/internal/names"
 	"drvsock/internal/seccomp"
 )
 
@@ -25,7 +25,7 @@ import (
 type supervisor struct {
 	log      *slog.Logger
 	notify   *seccomp.Listener
-	keeper   *names.Keeper
+	names    *naming
 	drives   *drive.Resolver
 	mounts   *drive.Mounts
 	host     *host
@@ -54,8 +54,8 @@ func (s *supervisor) close() {
 		}
 		s.sockets.close()
 		s.meetings.close()
-		if s.keeper != nil {
-			_ = s.keeper.Close()
+		if s.names != nil {
+			s.names.close()
 		}
 		if s.mounts != nil {
 			s.mounts.Close()
@@ -91,6 +91,7 @@ func (s *supervisor) serve() {
 			defer s.relays.Done()
 			s.answer(n)
 		}()
+		runtime.Gosched() // it may begin here, before another thread has woken up for it
 	}
 }
 
@@ -289,7 +290,9 @@ func (s *supervisor) patience(n seccomp.Notif) (context.Context, context.CancelF
 			mu.Unlock()
 		}
 	}
+	mu.Lock()
 	timer = time.AfterFunc(watchAfter, watch)
+	mu.Unlock()
 	return ctx, func() {
 		mu.Lock()
 		stopped = true

@@ -2,6 +2,7 @@ package supervise
 
 import (
 	"context"
+	"errors"
 	"net"
 	"os"
 	"time"
@@ -96,9 +97,9 @@ func (s *supervisor) connectHost(ctx context.Context, n seccomp.Notif, fd, c int
 		if cause := context.Cause(ctx); cause != nil {
 			return cause
 		}
-		return err
+		return refused(err)
 	}
-	r, err := s.meetings.connect(s.keeper, t.task, c, t.sockaddr)
+	r, err := s.meetings.connect(s.names, t.task, c, t.sockaddr)
 	if err != nil {
 		stream.Reset(err)
 		return err
@@ -115,6 +116,18 @@ func (s *supervisor) connectHost(ctx context.Context, n seccomp.Notif, fd, c int
 	s.log.Debug("connected", "path", string(req.Path), "pid", req.Caller.PID, "program", req.Caller.Program)
 	s.relay(conn, stream)
 	return nil
+}
+
+// refused makes of a lost link what a connecting program knows: that nobody is
+// there. The log has the real reason.
+func refused(err error) error {
+	var e *errno.Error
+	if !errors.As(err, &e) || e.Layer != errno.LayerLink {
+		return err
+	}
+	c := *e
+	c.Errno = errno.ECONNREFUSED
+	return &c
 }
 
 // relay moves bytes until both directions are over.
@@ -176,18 +189,23 @@ func connectErr(err error) error {
 // conn is our end of a native connection to a program of the tree.
 type conn struct {
 	*net.UnixConn
-	peer peer
+	own  uint64 // inode of this end
+	peer peer   // the zero value until it is looked for
 }
 
 // newConn takes the descriptor over.
 func newConn(fd int) (*conn, error) {
 	f := os.NewFile(uintptr(fd), "program")
 	defer f.Close()
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		return nil, err
+	}
 	c, err := net.FileConn(f)
 	if err != nil {
 		return nil, err
 	}
-	return &conn{UnixConn: c.(*net.UnixConn)}, nil
+	return &conn{UnixConn: c.(*net.UnixConn), own: st.Ino}, nil
 }
 
 // peer says where the program's end was when it connected.

@@ -16,13 +16,19 @@ const (
 	unixDiagPeer     = 2
 )
 
-// peerInode asks the kernel for the inode of the socket that c is connected to
-// (sock_diag(7), CONFIG_UNIX_DIAG): 0 if that was not accepted yet.
+// peerInode asks the kernel for the inode of the socket that c is connected to.
 func peerInode(c int) (uint32, error) {
 	var st unix.Stat_t
 	if err := unix.Fstat(c, &st); err != nil {
 		return 0, err
 	}
+	return peerOf(st.Ino)
+}
+
+// peerOf asks the kernel for the inode of the socket that the one with the inode
+// own is connected to (sock_diag(7), CONFIG_UNIX_DIAG): 0 if that was not
+// accepted yet.
+func peerOf(own uint64) (uint32, error) {
 	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_SOCK_DIAG)
 	if err != nil {
 		return 0, os.NewSyscallError("socket", err)
@@ -41,7 +47,7 @@ func peerInode(c int) (uint32, error) {
 	ne.PutUint16(req[6:], unix.NLM_F_REQUEST)
 	req[16] = unix.AF_UNIX
 	ne.PutUint32(req[20:], ^uint32(0)) // all states
-	ne.PutUint32(req[24:], uint32(st.Ino))
+	ne.PutUint32(req[24:], uint32(own))
 	ne.PutUint32(req[28:], udiagShowPeer)
 	ne.PutUint64(req[32:], ^uint64(0)) // no cookie
 	if err := unix.Sendto(fd, req, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {

@@ -28,7 +28,7 @@ var ends struct {
 // findEnd finds the program's end of the connection whose other end is the
 // socket with the inode own.
 func findEnd(own uint64) (peer, bool) {
-	i, err := peerInode(own)
+	i, err := peerOf(own)
 	if err != nil || i == 0 { // 0: not accepted yet
 		return peer{}, false
 	}
@@ -104,15 +104,7 @@ func (c *conn) end() (peer, bool) {
 	if c.peer.inode != 0 {
 		return c.peer, true
 	}
-	raw, err := c.SyscallConn()
-	if err != nil {
-		return peer{}, false
-	}
-	var st unix.Stat_t
-	if raw.Control(func(fd uintptr) { err = unix.Fstat(int(fd), &st) }) != nil || err != nil {
-		return peer{}, false
-	}
-	return findEnd(st.Ino)
+	return findEnd(c.own)
 }
 
 // socketAt copies the descriptor of a program's end, if it is still there.

@@ -15,7 +15,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"drvsock/internal/drive"
-	"drvsock/internal/names"
 	"drvsock/internal/reaper"
 	"drvsock/internal/report"
 	"drvsock/internal/seccomp"
@@ -208,7 +207,7 @@ func (m *master) prepare() (*supervisor, error) {
 		s.notify, errs[0] = seccomp.NewListener(fd)
 	})
 	wg.Go(func() {
-		s.keeper, errs[1] = names.Start(m.spawnNames, m.log)
+		s.names, errs[1] = startNaming(m.spawnNames, m.log)
 	})
 	wg.Go(func() {
 		s.host = newHost(m.cfg.Link, m.reaper, m.log, s.accepted, s.restore)

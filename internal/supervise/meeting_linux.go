@@ -45,9 +45,9 @@ func newMeetings() *meetings {
 
 // connect connects the program's socket c to a meeting and returns our end of
 // the connection, which the caller owns.
-func (m *meetings) connect(k *names.Keeper, t *lookup.Task, c int, sockaddr []byte) (int, error) {
+func (m *meetings) connect(g *naming, t *lookup.Task, c int, sockaddr []byte) (int, error) {
 	for {
-		mt, err := m.get(k, t, sockaddr)
+		mt, err := m.get(g, t, sockaddr)
 		if err != nil {
 			return -1, err
 		}
@@ -96,7 +96,7 @@ func (mt *meeting) close() {
 	}
 }
 
-func (m *meetings) get(k *names.Keeper, t *lookup.Task, sockaddr []byte) (*meeting, error) {
+func (m *meetings) get(g *naming, t *lookup.Task, sockaddr []byte) (*meeting, error) {
 	key := meetingKey{t.EUID, t.EGID, string(sockaddr)}
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -108,7 +108,7 @@ func (m *meetings) get(k *names.Keeper, t *lookup.Task, sockaddr []byte) (*meeti
 		}
 		m.drop(e)
 	}
-	mt, err := newMeeting(k, t, sockaddr)
+	mt, err := newMeeting(g, t, sockaddr)
 	if err != nil {
 		return nil, err
 	}
@@ -150,13 +150,13 @@ func (mt *meeting) closedNow() bool {
 	return mt.closed
 }
 
-func newMeeting(k *names.Keeper, t *lookup.Task, sockaddr []byte) (*meeting, error) {
+func newMeeting(g *naming, t *lookup.Task, sockaddr []byte) (*meeting, error) {
 	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
 	if err != nil {
 		return nil, err
 	}
 	refuseRights(fd)
-	name, err := k.Bind(fd, sockaddr)
+	name, err := g.bind(fd, sockaddr)
 	if err != nil {
 		_ = unix.Close(fd)
 		return nil, fmt.Errorf("make the name to connect to: %w", err)

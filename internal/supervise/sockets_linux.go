@@ -6,6 +6,7 @@ import (
 	"maps"
 	"slices"
 	"sync"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -101,7 +102,8 @@ type sockets struct {
 	inodes  map[uint64]*socket
 	files   map[fileID]*socket
 	handles map[uint32]*socket
-	waiting []chan struct{} // closed when there are none
+	leaving int             // handles that the agent has yet to let go of
+	waiting []chan struct{} // closed when there are none of either
 }
 
 func newSockets(log *slog.Logger) *sockets {
@@ -149,18 +151,33 @@ func (t *sockets) remove(sock *socket) {
 	if t.files[sock.file] == sock {
 		delete(t.files, sock.file)
 	}
-	if len(t.inodes) == 0 {
+	t.leaving++
+	t.mu.Unlock()
+	close(sock.gone)
+	_ = handle.Close()
+	go t.left(handle)
+	_ = sock.name.Close()
+	_ = unix.Close(sock.folder)
+	t.log.Debug("closed", "path", sock.path())
+}
+
+// leaveWait bounds how long the agent may take to close a socket.
+const leaveWait = time.Second
+
+// left waits until the agent has closed a socket. If the link ended before, the
+// agent would take the socket for lost with it and remove the file, and which of
+// the two it learns of first would be left to chance.
+func (t *sockets) left(handle *link.Stream) {
+	waitFor(handle.Done(), leaveWait)
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.leaving--
+	if len(t.inodes) == 0 && t.leaving == 0 {
 		for _, c := range t.waiting {
 			close(c)
 		}
 		t.waiting = nil
 	}
-	t.mu.Unlock()
-	close(sock.gone)
-	_ = handle.Close()
-	_ = sock.name.Close()
-	_ = unix.Close(sock.folder)
-	t.log.Debug("closed", "path", sock.path())
 }
 
 // rebound gives a socket its new host socket and file. It says false if the
@@ -205,12 +222,12 @@ func (t *sockets) none() bool {
 	return len(t.inodes) == 0
 }
 
-// empty is closed once no socket is registered.
+// empty is closed once no socket is registered and the agent has closed them all.
 func (t *sockets) empty() <-chan struct{} {
 	c := make(chan struct{})
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if len(t.inodes) == 0 {
+	if len(t.inodes) == 0 && t.leaving == 0 {
 		close(c)
 	} else {
 		t.waiting = append(t.waiting, c)

@@ -108,8 +108,8 @@ func kill(t *testing.T, uid uint32, victim, call string) {
 	}
 }
 
-// TestDeadNames kills the process that names sockets: connections stay, and a
-// call that needs a new name fails at once if it can't be had.
+// TestDeadNames kills the process that names sockets: connections stay, and
+// calls that need a new name get it from another one.
 func TestDeadNames(t *testing.T) {
 	r := newRig(t, 0)
 	host := rig.StartProbe(t, r.OnHost(rig.ProbeProgram(t)))
@@ -128,10 +128,9 @@ func TestDeadNames(t *testing.T) {
 	for _, call := range []string{"connect 6 ./h", "bind 6 n", "connect 6 h"} {
 		guest.Want("ok", "socket 6 stream")
 		start := time.Now()
-		got := guest.Do("%s", call)
-		t.Logf("%s: %s", call, got)
+		guest.Want("ok", "%s", call)
 		if d := time.Since(start); d > time.Second {
-			t.Errorf("%s: %s after %v", call, got, d)
+			t.Errorf("%s took %v", call, d)
 		}
 	}
 	guest.Want("ok 1", "send 5 y")
