@@ -126,8 +126,21 @@ func (r *Rig) Windows(path string) string {
 	return drive + strings.ReplaceAll(strings.TrimPrefix(path, "/"), "/", `\`)
 }
 
-// Stop ends all programs of the rig and its services. They start again with the
-// next program, which they then keep standard streams of; run setup instead.
+// Start starts the rig's services if they don't run, so that no later program
+// brings them up and leaves them its standard streams, and keeps them.
+func (r *Rig) Start(ctx context.Context) error {
+	// It says no if there is a server already; the program tells if one works.
+	keep := exec.CommandContext(ctx, r.Wrapper(), "-p")
+	keep.Env = append(os.Environ(), "WINE_CMD=wineserver")
+	_ = keep.Run()
+	if err := exec.CommandContext(ctx, r.Wrapper(), "cmd", "/c", "exit").Run(); err != nil {
+		return fmt.Errorf("start of the rig: %w", err)
+	}
+	return nil
+}
+
+// Stop ends all programs of the rig and its services. They start again with
+// Start, or with the next program, whose standard streams they then keep.
 func (r *Rig) Stop(ctx context.Context) error {
 	cmd := exec.CommandContext(ctx, r.Wrapper(), "-k")
 	cmd.Env = append(os.Environ(), "WINE_CMD=wineserver")

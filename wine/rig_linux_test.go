@@ -18,6 +18,9 @@ func rig(t *testing.T) *Rig {
 	if errors.Is(err, ErrNoRig) {
 		t.Skip(err)
 	}
+	if err == nil {
+		err = r.Start(t.Context())
+	}
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -2,12 +2,14 @@ package cli
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 
 	"github.com/spf13/cobra"
 
 	"drvsock/internal/drive"
+	"drvsock/internal/report"
 )
 
 func pathCommand(s Streams) *cobra.Command {
@@ -63,6 +65,9 @@ Paths off the drives need WSL_DISTRO_NAME. Exit code 1 if there is no translatio
 func readMounts(file string) ([]drive.Mount, error) {
 	if file == "" {
 		m, err := drive.OpenMounts()
+		if errors.Is(err, errors.ErrUnsupported) {
+			return nil, report.Hint(err, "copy /proc/self/mountinfo from the Linux side and name the copy with --mountinfo")
+		}
 		if err != nil {
 			return nil, err
 		}

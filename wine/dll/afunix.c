@@ -476,7 +476,10 @@ int WINAPI x_connect(SOCKET s, const struct sockaddr *a, int len)
     int error = resolve(a, len, path, &in);
     if (error) return fail(error);
     set_peer(s, path);
-    return r_connect(s, (void *)&in, sizeof in);
+    int r = r_connect(s, (void *)&in, sizeof in);
+    /* A TCP socket of Linux that was refused says so once more at the next try (inet_stream_connect). */
+    if (r && GetLastError() == WSAECONNABORTED) r = r_connect(s, (void *)&in, sizeof in);
+    return r;
 }
 int WINAPI x_WSAConnect(SOCKET s, const struct sockaddr *a, int len, LPWSABUF b1, LPWSABUF b2, LPQOS q1, LPQOS q2)
 {
