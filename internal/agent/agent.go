@@ -18,6 +18,9 @@ type Config struct {
 	// Drives gives each drive letter (either case) the folder that plays its
 	// root. Windows has drives of its own and ignores it.
 	Drives map[byte]string
+	// SameUsers says that the guest's user ids are this system's: an agent that
+	// is root gives a socket to the user who asked for it. Others ignore it.
+	SameUsers bool
 	// Stop, if not nil, ends the link and Serve when it is closed. A command
 	// has it from StopOnSignal.
 	Stop <-chan struct{}
@@ -55,7 +58,7 @@ func Serve(rw io.ReadWriteCloser, cfg Config) error {
 		_ = rw.Close()
 		return err
 	}
-	s := newServer(h, cfg.Log)
+	s := newServer(h, cfg)
 	l, err := link.New(rw, link.Config{
 		Role:    wire.RoleAgent,
 		Build:   cfg.Build,

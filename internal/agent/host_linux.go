@@ -104,9 +104,9 @@ func (h *host) connect(ctx context.Context, fd int, path []byte, opt connectOpti
 	return c.(*net.UnixConn), nil
 }
 
-// bind makes a socket whose file is path, with mode as its permission bits. The
+// bind makes a socket whose file is path. The
 // socket's own name is name if that means the same file, else the whole path.
-func (h *host) bind(path, name []byte, mode uint32) (*socket, error) {
+func (h *host) bind(path, name []byte, opt bindOptions) (*socket, error) {
 	dir, base, err := h.resolve(path)
 	if err != nil {
 		return nil, err
@@ -131,7 +131,10 @@ func (h *host) bind(path, name []byte, mode uint32) (*socket, error) {
 	f := os.NewFile(uintptr(fd), "socket")
 	defer f.Close()
 	err = onOwnThread(func() error {
-		unix.Umask(int(^mode & 0o777))
+		unix.Umask(int(^opt.mode & 0o777))
+		if err := takeOwner(opt.owner); err != nil {
+			return fmt.Errorf("take the owner: %w", err)
+		}
 		if addr == base {
 			if err := unix.Fchdir(folder); err != nil {
 				return err

@@ -121,7 +121,7 @@ func TestBindMode(t *testing.T) {
 	unix.Umask(before)
 	for _, umask := range []int{0, 0o022, 0o077, 0o777, 0o027} {
 		want := nativeMode(t, dir+"/native", umask)
-		s, err := h.bind(hostPath("ours"), []byte("ours"), uint32(0o777&^umask))
+		s, err := h.bind(hostPath("ours"), []byte("ours"), bindOptions{mode: uint32(0o777 &^ umask)})
 		check(t, err)
 		if got := mode(t, dir+"/ours"); got != want {
 			t.Errorf("umask %#o: mode %v, natively %v", umask, got, want)
@@ -162,12 +162,12 @@ func TestPeerSeesName(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			srv, err := h.bind(hostPath(deep[1:]+"/srv"), nil, 0o777)
+			srv, err := h.bind(hostPath(deep[1:]+"/srv"), nil, bindOptions{mode: 0o777})
 			check(t, err)
 			defer srv.close()
 			defer func() { check(t, srv.removeOwn()) }()
 			check(t, srv.listen(5))
-			s, err := h.bind(hostPath(tt.file), []byte(tt.own), 0o777)
+			s, err := h.bind(hostPath(tt.file), []byte(tt.own), bindOptions{mode: 0o777})
 			check(t, err)
 			defer s.close()
 			file := filepath.Join(dir, string(drive.UnescapeName([]byte(tt.file))))
@@ -208,7 +208,7 @@ func TestPeerUnnamedAndAbstract(t *testing.T) {
 	noDescriptorLeft(t)
 	dir := folder(t)
 	h := testHost(t, dir)
-	srv, err := h.bind(hostPath("srv"), nil, 0o777)
+	srv, err := h.bind(hostPath("srv"), nil, bindOptions{mode: 0o777})
 	check(t, err)
 	defer srv.close()
 	check(t, srv.listen(5))
@@ -237,7 +237,7 @@ func TestStates(t *testing.T) {
 	scene(t, dir)
 	ctx := t.Context()
 	open := func(name string) *socket {
-		s, err := h.bind(hostPath(name), nil, 0o777)
+		s, err := h.bind(hostPath(name), nil, bindOptions{mode: 0o777})
 		check(t, err)
 		t.Cleanup(s.close)
 		return s
@@ -313,7 +313,7 @@ func TestRemoveOwn(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			s, err := h.bind(hostPath("x"), nil, 0o777)
+			s, err := h.bind(hostPath("x"), nil, bindOptions{mode: 0o777})
 			check(t, err)
 			defer s.close()
 			tt.meddle(t)
@@ -401,5 +401,41 @@ func TestConnectionIsNotBlocking(t *testing.T) {
 	check(t, c.SetReadDeadline(time.Now().Add(20*time.Millisecond)))
 	if _, err := c.Read(make([]byte, 1)); !errors.Is(err, os.ErrDeadlineExceeded) {
 		t.Errorf("read with a deadline: %v", err)
+	}
+}
+
+// TestBindOwner gives a socket to another user, in a folder that only root may
+// write to, and expects nothing else of the process to have changed.
+func TestBindOwner(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("needs root: sudo go test ./internal/agent")
+	}
+	dir := folder(t)
+	h := testHost(t, dir)
+	if err := os.Chmod(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	s, err := h.bind(hostPath("x"), nil, bindOptions{mode: 0o700, owner: &owner{4321, 4322}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.close()
+	var st unix.Stat_t
+	if err := unix.Lstat(dir+"/x", &st); err != nil {
+		t.Fatal(err)
+	}
+	if st.Uid != 4321 || st.Gid != 4322 || st.Mode != unix.S_IFSOCK|0o700 {
+		t.Errorf("got owner %d:%d and mode %#o, want 4321:4322 and %#o", st.Uid, st.Gid, st.Mode, unix.S_IFSOCK|0o700)
+	}
+	own, err := h.bind(hostPath("y"), nil, bindOptions{mode: 0o700})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer own.close()
+	if err := unix.Lstat(dir+"/y", &st); err != nil {
+		t.Fatal(err)
+	}
+	if st.Uid != 0 {
+		t.Errorf("the next socket belongs to user %d, want 0", st.Uid)
 	}
 }

@@ -21,7 +21,7 @@ func (*host) dial(context.Context, []byte, connectOptions) (*net.UnixConn, error
 	return nil, errors.ErrUnsupported
 }
 
-func (*host) bind(_, _ []byte, _ uint32) (*socket, error) { return nil, errors.ErrUnsupported }
+func (*host) bind(_, _ []byte, _ bindOptions) (*socket, error) { return nil, errors.ErrUnsupported }
 
 func (*host) stat([]byte) (wire.Stat, error) { return wire.Stat{}, errors.ErrUnsupported }
 

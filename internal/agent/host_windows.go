@@ -75,8 +75,8 @@ func (h *host) dialFrom(ctx context.Context, local *net.UnixAddr, file string) (
 }
 
 // bind makes a socket whose file is path. A Windows program sees that path as
-// its name; there are no permission bits.
-func (h *host) bind(path, _ []byte, _ uint32) (*socket, error) {
+// its name; there are no permission bits and no other owner.
+func (h *host) bind(path, _ []byte, _ bindOptions) (*socket, error) {
 	file, err := checkWindowsPath(path)
 	if err != nil {
 		return nil, err

@@ -21,8 +21,9 @@ const maxBacklog = 4096
 
 // server is the state of one link.
 type server struct {
-	host *host
-	log  *slog.Logger
+	host      *host
+	log       *slog.Logger
+	sameUsers bool // Config.SameUsers
 
 	ready chan struct{} // closed when link is set
 	link  *link.Link
@@ -48,8 +49,8 @@ type handle struct {
 	accepting bool
 }
 
-func newServer(h *host, log *slog.Logger) *server {
-	s := &server{host: h, log: log, ready: make(chan struct{}), handles: make(map[uint32]*handle)}
+func newServer(h *host, cfg Config) *server {
+	s := &server{host: h, log: cfg.Log, sameUsers: cfg.SameUsers, ready: make(chan struct{}), handles: make(map[uint32]*handle)}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	return s
 }
@@ -170,7 +171,11 @@ func (s *server) relay(conn *net.UnixConn, stream *link.Stream) {
 // bind carries out KindBind and holds the socket until its stream ends.
 func (s *server) bind(in *link.Incoming) error {
 	r := &in.Request
-	sock, err := s.host.bind(r.Path, r.Name, r.Mode)
+	opt := bindOptions{mode: r.Mode}
+	if s.sameUsers {
+		opt.owner = &owner{r.Caller.UID, r.Caller.GID}
+	}
+	sock, err := s.host.bind(r.Path, r.Name, opt)
 	if err != nil {
 		return err
 	}

@@ -15,7 +15,7 @@ import (
 
 func agentCommand(s Streams) *cobra.Command {
 	var drives []string
-	var verbose bool
+	var verbose, sameUsers bool
 	cmd := &cobra.Command{
 		Use:   "agent",
 		Short: "The host's side of a link, on stdin and stdout",
@@ -29,7 +29,7 @@ names the folders that play them.`,
 			if verbose {
 				level = slog.LevelDebug
 			}
-			cfg := agent.Config{Log: report.NewLog(s.Err, level), Build: build.Version(), Drives: map[byte]string{}}
+			cfg := agent.Config{Log: report.NewLog(s.Err, level), Build: build.Version(), Drives: map[byte]string{}, SameUsers: sameUsers}
 			for _, d := range drives {
 				letter, dir, err := splitDrive("--drive", d)
 				if err != nil {
@@ -51,6 +51,7 @@ names the folders that play them.`,
 		},
 	}
 	cmd.Flags().StringArrayVar(&drives, "drive", nil, "`L=DIR`: drive L is the folder DIR (not on Windows)")
+	cmd.Flags().BoolVar(&sameUsers, "same-users", false, "the guest's users are this system's: as root, give sockets to whoever asks (--embed does)")
 	cmd.Flags().BoolVarP(&verbose, "verbose", "v", false, "say on stderr what is done")
 	return cmd
 }

@@ -81,7 +81,7 @@ func linkOf(link string, drives, embeds []string) ([]string, []supervise.DriveVi
 	if err != nil {
 		return nil, nil, err
 	}
-	argv := []string{self, "agent"}
+	argv := []string{self, "agent", "--same-users"}
 	seen := map[byte]bool{}
 	for _, e := range embeds {
 		letter, dirs, err := splitDrive("--embed", e)

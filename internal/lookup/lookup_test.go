@@ -316,7 +316,7 @@ func descriptors(t *testing.T) int {
 
 func TestParseStatus(t *testing.T) {
 	full := "Name:\tx y\nUmask:\t0027\nTgid:\t7\nUid:\t1\t2\t3\t4\nGid:\t5\t6\t7\t8\nGroups:\t4 20 \nCapEff:\t000001ffffffffff\n"
-	want := Task{Name: "x y", Umask: 0o27, TGID: 7, UID: 1, EUID: 2, FSUID: 4, GID: 5, EGID: 6, FSGID: 8, Groups: []uint32{4, 20}, Caps: 1<<41 - 1}
+	want := Task{Name: "x y", Umask: 0o27, TGID: 7, EUID: 2, FSUID: 4, EGID: 6, FSGID: 8, Groups: []uint32{4, 20}, Caps: 1<<41 - 1}
 	var got Task
 	if err := got.parseStatus([]byte(full)); err != nil {
 		t.Fatal(err)

@@ -18,7 +18,6 @@ import (
 type Task struct {
 	TID, TGID int
 	Name      string // comm, at most 15 bytes
-	UID, GID  uint32 // real ids, for people
 	EUID      uint32 // effective ids, what SO_PEERCRED shows
 	EGID      uint32
 	FSUID     uint32
@@ -32,7 +31,7 @@ type Task struct {
 // when the thread is gone.
 func ReadTask(tid int) (*Task, error) {
 	dir := "/proc/" + strconv.Itoa(tid)
-	b, err := os.ReadFile(dir + "/status")
+	b, err := readProc(dir + "/status")
 	if err != nil {
 		return nil, fmt.Errorf("read status of task %d: %w", tid, err)
 	}
@@ -49,6 +48,29 @@ func ReadTask(tid int) (*Task, error) {
 		}
 	}
 	return t, nil
+}
+
+// readProc reads a small file of /proc. os.ReadFile also asks for its size and
+// offers it to the runtime's poller, and this is done for each call of a task.
+func readProc(name string) ([]byte, error) {
+	fd, err := unix.Open(name, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer unix.Close(fd)
+	b := make([]byte, 0, 4096)
+	for {
+		n, err := unix.Read(fd, b[len(b):cap(b)])
+		switch {
+		case err == unix.EINTR:
+		case err != nil:
+			return nil, err
+		case n == 0 || len(b)+n < cap(b):
+			return b[:len(b)+n], nil // seq_file(5) of the kernel fills the buffer while there is more
+		default:
+			b = append(b[:len(b)+n], make([]byte, cap(b))...)[:len(b)+n]
+		}
+	}
 }
 
 // parseStatus takes the fields of proc_pid_status(5) that matter.
@@ -72,9 +94,9 @@ func (t *Task) parseStatus(b []byte) error {
 			n, err = parseID(f, 0, 10)
 			t.TGID = int(n)
 		case "Uid":
-			t.UID, t.EUID, t.FSUID, err = parseIDs(f)
+			t.EUID, t.FSUID, err = parseIDs(f)
 		case "Gid":
-			t.GID, t.EGID, t.FSGID, err = parseIDs(f)
+			t.EGID, t.FSGID, err = parseIDs(f)
 		case "Groups":
 			for i := range f {
 				var g uint32
@@ -102,17 +124,13 @@ func (t *Task) parseStatus(b []byte) error {
 	return nil
 }
 
-// parseIDs reads the real, effective, (saved) and file system id.
-func parseIDs(f []string) (real, effective, fs uint32, err error) {
-	for _, v := range []struct {
-		to *uint32
-		i  int
-	}{{&real, 0}, {&effective, 1}, {&fs, 3}} {
-		if *v.to, err = parseID(f, v.i, 10); err != nil {
-			return 0, 0, 0, err
-		}
+// parseIDs reads the effective and the file system id, the second and last of
+// four.
+func parseIDs(f []string) (effective, fs uint32, err error) {
+	if effective, err = parseID(f, 1, 10); err == nil {
+		fs, err = parseID(f, 3, 10)
 	}
-	return real, effective, fs, nil
+	return effective, fs, err
 }
 
 func parseID(f []string, i, base int) (uint32, error) {

@@ -69,7 +69,7 @@ func unconnected(c int) error {
 }
 
 func caller(t *lookup.Task) wire.Caller {
-	return wire.Caller{UID: t.UID, GID: t.GID, PID: uint32(t.TGID), Program: t.Name}
+	return wire.Caller{UID: t.EUID, GID: t.EGID, PID: uint32(t.TGID), Program: t.Name}
 }
 
 // waiting tells how long the socket c would wait in connect(2): not at all, or

@@ -55,7 +55,7 @@ const (
 
 // A Caller is the guest's program on whose behalf a request is made.
 type Caller struct {
-	UID, GID, PID uint32
+	UID, GID, PID uint32 // effective ids, and the process
 	Program       string // name of the program, at most MaxProgram bytes
 }
 
