@@ -8,7 +8,8 @@ import (
 // Files makes a link's transport of two ends of pipes, such as a command's
 // stdout and stdin. It owns both. Where the system can, it makes them
 // non-blocking, so that Close ends a Read and a Write under way, enlarges the
-// pipes, and has TryWrite (see New).
+// pipes, splices (see Stream.SendFrom), and has TryWrite (see New). On Linux it
+// also lets the runtime use a few threads more, see package wait.
 //
 // On Windows an anonymous pipe knows only blocking calls: there Close leaves a
 // Read under way until the other side writes or closes.

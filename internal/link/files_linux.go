@@ -7,6 +7,8 @@ import (
 	"os"
 	"sync"
 
+	"drvsock/internal/wait"
+
 	"golang.org/x/sys/unix"
 )
 
@@ -17,8 +19,8 @@ const pipeSize = 256 << 10
 
 // pipes is a transport of two descriptors. It waits in poll(2) on the calling
 // thread and not in the runtime's poller: the link has one reader, and waking
-// its thread costs a third of what waking the poller, a goroutine and a second
-// thread to poll in its place does (docs/performance.md).
+// its thread takes fewer system calls and switches than waking the poller, a
+// goroutine and a second thread to poll in its place (docs/performance.md).
 type pipes struct {
 	r, w           int
 	splices, takes bool // w, r is a pipe, so that splice(2) works
@@ -32,6 +34,7 @@ type pipes struct {
 }
 
 func files(r, w *os.File) (io.ReadWriteCloser, error) {
+	wait.Spare()
 	p := &pipes{r: -1, w: -1, wake: -1}
 	var err error
 	p.r, p.takes, err = nonblock(r)
@@ -89,18 +92,13 @@ func (p *pipes) leave() { p.mu.RUnlock() }
 // wait waits until fd is ready, or Close was called.
 func (p *pipes) wait(fd int, events int16) error {
 	fds := [2]unix.PollFd{{Fd: int32(fd), Events: events}, {Fd: int32(p.wake), Events: unix.POLLIN}}
-	for {
-		_, err := unix.Ppoll(fds[:], nil, nil)
-		switch {
-		case err == unix.EINTR:
-		case err != nil:
-			return os.NewSyscallError("ppoll", err)
-		case fds[1].Revents != 0:
-			return os.ErrClosed
-		case fds[0].Revents != 0:
-			return nil
-		}
+	if err := wait.Poll(fds[:]); err != nil {
+		return os.NewSyscallError("ppoll", err)
 	}
+	if fds[1].Revents != 0 {
+		return os.ErrClosed
+	}
+	return nil
 }
 
 // Read reads what there is. Only one goroutine may.

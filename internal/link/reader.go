@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"io"
+	"runtime"
 
 	"drvsock/internal/errno"
 	"drvsock/internal/wire"
@@ -29,6 +30,7 @@ type reader struct {
 	// bulk is true after a DATA frame whose payload may have been spliced. Then
 	// the next header is read alone, so that its payload may be as well.
 	bulk bool
+	woke bool // a frame other than DATA came
 }
 
 // spliceMin is the payload from which splicing is cheaper than copying.
@@ -98,6 +100,12 @@ func (r *reader) run() {
 		if r.splice() {
 			continue
 		}
+		if r.woke {
+			// Whoever waits for such a frame has been made ready, on a P
+			// that the wait for more may keep. Let it run first.
+			r.woke = false
+			runtime.Gosched()
+		}
 		if err := r.fill(); err != nil {
 			r.l.lost("read from", err)
 			return
@@ -150,6 +158,7 @@ func (r *reader) parse() error {
 			continue
 		}
 		r.bulk = false
+		r.woke = true
 		if r.to-r.from < wire.HeaderSize+int(h.Length) {
 			return nil
 		}

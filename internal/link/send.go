@@ -107,6 +107,17 @@ func (s *Stream) Credit() (int, error) {
 	}
 }
 
+// TryCredit is Credit without waiting; it returns 0 where Credit would wait or
+// fail.
+func (s *Stream) TryCredit() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.writable() != nil {
+		return 0
+	}
+	return int(min(s.w.left, wire.MaxData))
+}
+
 // Send sends the first n bytes of b's payload as one frame, by one write to
 // the link, and frees b. n is at least 1 and at most what Credit allowed. It
 // waits for its turn on the link, which the peer cannot hold up without ending

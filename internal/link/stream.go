@@ -67,6 +67,9 @@ func newStream(l *Link, id uint32) *Stream {
 	return s
 }
 
+// Link returns the link that carries the stream.
+func (s *Stream) Link() *Link { return s.l }
+
 // ID returns the stream's id on the link.
 func (s *Stream) ID() uint32 { return s.id }
 

@@ -12,7 +12,6 @@ import (
 	"net"
 	"os"
 	"sync"
-	"time"
 
 	"drvsock/internal/errno"
 	"drvsock/internal/link"
@@ -21,8 +20,8 @@ import (
 // A Conn is a connected socket. *net.UnixConn is one. These methods are used
 // where it has them:
 //
-//	CloseRead() error                      the program's next write fails
-//	SyscallConn() (syscall.RawConn, error) Linux: waiting without a buffer
+//	CloseRead() error                      elsewhere than Linux: the program's next write fails
+//	SyscallConn() (syscall.RawConn, error) Linux, where it is needed: the descriptor is copied and the Conn closed
 //	Abort()                                called before Close, or before CloseRead and
 //	                                       Close, where the program shall see ECONNRESET
 //	                                       at the Close and not the end; must not block
@@ -40,7 +39,7 @@ func Join(conn Conn, s *link.Stream) error { return join(conn, s, true) }
 // SO_PASSRIGHTS.
 func join(conn Conn, s *link.Stream, passRights bool) error {
 	j := &joint{conn: conn, s: s, over: make(chan struct{})}
-	if err := j.sock.init(conn, passRights); err != nil {
+	if err := j.sock.init(conn, s, passRights); err != nil {
 		s.Reset(err)
 		_ = conn.Close()
 		return err
@@ -70,9 +69,6 @@ type joint struct {
 	stranded bool         // and had bytes of the program in hand
 }
 
-// past wakes whoever waits with a deadline.
-var past = time.Unix(1, 0)
-
 // pump carries bytes from the socket to the stream until one of them ends.
 func (j *joint) pump() {
 	for {
@@ -81,13 +77,12 @@ func (j *joint) pump() {
 			j.halted(false)
 			return
 		}
-		b, n, err := j.sock.read(n)
-		if n == 0 {
-			j.ended(err)
-			return
-		}
-		if j.s.Send(b, n) != nil {
+		switch why := j.sock.carry(n); {
+		case why.send != nil:
 			j.halted(true)
+			return
+		case why.read != nil:
+			j.ended(why.read)
 			return
 		}
 	}
@@ -115,9 +110,7 @@ func (j *joint) settle() {
 		j.failed = j.stopped
 		j.abort()
 	}
-	if c, ok := j.conn.(interface{ CloseRead() error }); ok {
-		_ = c.CloseRead()
-	}
+	_ = j.sock.closeRead()
 }
 
 // abort is called with mu.
@@ -184,7 +177,7 @@ func (j *joint) wait() {
 	j.pumped = true
 	over := j.isOver
 	if !over {
-		_ = j.conn.SetReadDeadline(time.Time{}) // Stopped may have set it
+		j.sock.resume() // Stopped may have interrupted
 	}
 	j.mu.Unlock()
 	if !over && j.sock.waitHangup(j.over) {
@@ -202,7 +195,7 @@ func (j *joint) close() error {
 	}
 	j.mu.Unlock()
 	_ = j.s.Close()
-	_ = j.conn.Close()
+	j.sock.close()
 	return err
 }
 
@@ -218,7 +211,7 @@ func (j *joint) finish(failed error) {
 		close(j.over)
 	}
 	if failed != nil || j.pumped {
-		_ = j.conn.SetDeadline(past) // ends the waiting of pump, or of wait
+		j.sock.interrupt(true) // ends the waiting of pump, or of wait
 	}
 	j.mu.Unlock()
 }
@@ -232,9 +225,18 @@ func (j *joint) TryWrite(p []byte) (int, error) {
 	return n, nil
 }
 
+// TrySplice writes what the socket takes now out of a pipe.
+func (j *joint) TrySplice(pipe, n int) (int, error) {
+	n, err := j.sock.trySplice(pipe, n)
+	if err != nil {
+		return n, j.unwritable(err)
+	}
+	return n, nil
+}
+
 // Write writes all of p.
 func (j *joint) Write(p []byte) (int, error) {
-	n, err := j.conn.Write(p)
+	n, err := j.sock.write(p)
 	if err != nil {
 		return n, j.unwritable(err)
 	}
@@ -265,7 +267,7 @@ func (j *joint) CloseWrite() error {
 	j.mu.Unlock()
 	var err error
 	if !aborted { // else Close says more than an end of stream
-		err = j.conn.CloseWrite()
+		err = j.sock.closeWrite()
 	}
 	j.finish(nil)
 	return err
@@ -283,7 +285,7 @@ func (j *joint) Stopped(err error) {
 	if j.halt {
 		j.settle()
 	} else if !j.pumped {
-		_ = j.conn.SetReadDeadline(past)
+		j.sock.interrupt(false)
 	}
 }
 

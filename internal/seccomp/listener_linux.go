@@ -10,6 +10,7 @@ import (
 	"unsafe"
 
 	"drvsock/internal/errno"
+	"drvsock/internal/wait"
 
 	"golang.org/x/sys/unix"
 )
@@ -72,10 +73,7 @@ func (l *Listener) Recv() (Notif, error) {
 			return Notif{}, os.ErrClosed
 		}
 		fds := [2]unix.PollFd{{Fd: int32(l.fd), Events: unix.POLLIN}, {Fd: int32(l.wake), Events: unix.POLLIN}}
-		if _, err := unix.Poll(fds[:], -1); err != nil {
-			if err == unix.EINTR {
-				continue
-			}
+		if err := wait.Poll(fds[:]); err != nil {
 			return Notif{}, fmt.Errorf("wait for seccomp notification: %w", err)
 		}
 		switch ev := fds[0].Revents; {

@@ -1,0 +1,140 @@
+package relay
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"io"
+	"math/rand/v2"
+	"os"
+	"sync"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// TestBulk sends much both ways, in writes of all sizes, so that copying and
+// splicing take turns, to readers that fall behind now and then, so that what
+// was spliced has to queue.
+func TestBulk(t *testing.T) {
+	size := 48 << 20
+	if testing.Short() {
+		size = 8 << 20
+	}
+	r := relayed(t)
+	a, b := os.NewFile(uintptr(r.a.fd), "a"), os.NewFile(uintptr(r.b.fd), "b")
+	defer a.Close()
+	defer b.Close()
+	data := make([]byte, size)
+	_, _ = rand.NewChaCha8([32]byte{1}).Read(data)
+	var wg sync.WaitGroup
+	for i, p := range [][2]*os.File{{a, b}, {b, a}} {
+		rng := rand.New(rand.NewPCG(2, uint64(i)))
+		pause := rand.New(rand.NewPCG(3, uint64(i)))
+		wg.Go(func() {
+			for left := data; len(left) > 0; {
+				n := min(len(left), 1+rng.IntN(1<<rng.IntN(19)))
+				if _, err := p[0].Write(left[:n]); err != nil {
+					t.Errorf("write: %v", err)
+					return
+				}
+				left = left[n:]
+			}
+		})
+		wg.Go(func() {
+			h, buf := sha256.New(), make([]byte, 100_000)
+			for done := 0; done < size; {
+				n, err := p[1].Read(buf)
+				if err != nil {
+					t.Errorf("read after %d bytes: %v", done, err)
+					return
+				}
+				h.Write(buf[:n])
+				done += n
+				if pause.IntN(300) == 0 {
+					time.Sleep(2 * time.Millisecond)
+				}
+			}
+			if want := sha256.Sum256(data); !bytes.Equal(h.Sum(nil), want[:]) {
+				t.Error("other bytes came than were sent")
+			}
+		})
+	}
+	wg.Wait()
+	r.stop()
+}
+
+// TestSpliceMoves wants the steps of a splice to have happened: bytes through
+// the private pipe, as many as were sent, and none left.
+func TestSpliceMoves(t *testing.T) {
+	g, a, streams := pipes(t)
+	defer a.Close()
+	defer g.Close()
+	s1, _, err := g.Open(t.Context(), connect)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s2 := <-streams
+	fd, c := connected(t)
+	defer unix.Close(fd)
+	var s socket
+	if err := s.init(c, s1, true); err != nil {
+		t.Fatal(err)
+	}
+	defer s.close()
+	if s.rights {
+		t.Skip("this kernel has no SO_PASSRIGHTS, so descriptors are looked for and nothing is spliced")
+	}
+	want := bytes.Repeat([]byte("0123456789abcdef"), 40<<10/16)
+	if err := unix.Send(fd, want, 0); err != nil {
+		t.Fatal(err)
+	}
+	r := &reactor{}
+	defer r.between.close()
+	got := make([]byte, len(want))
+	why, more, ok := s.splice(r, 64<<10)
+	if !ok || !more || why != (carried{}) || r.between.size == 0 {
+		t.Fatalf("splice: %v, more %v, done %v, pipe of %d", why, more, ok, r.between.size)
+	}
+	_ = s2.SetReadDeadline(time.Now().Add(5 * time.Second))
+	first, err := s2.Read(got)
+	if err != nil || first == 0 || !bytes.Equal(got[:first], want[:first]) {
+		t.Fatalf("%d bytes, %v, want the first of what was sent", first, err)
+	}
+	if n, err := unix.Read(r.between.r, got); err != unix.EAGAIN {
+		t.Errorf("the private pipe still held %d bytes, %v", n, err)
+	}
+	why, more, ok = s.splice(r, 1)
+	if !ok || !more && first < len(want) {
+		t.Errorf("splice of one byte: %v, more %v, done %v", why, more, ok)
+	}
+	_ = unix.Shutdown(fd, unix.SHUT_WR)
+	for range 100 {
+		if why, _, _ = s.splice(r, 64<<10); why.read != nil {
+			break
+		}
+	}
+	if why.read != io.EOF {
+		t.Errorf("splice at the end: %v, want %v", why, io.EOF)
+	}
+}
+
+// TestSpliceToClosed splices to a socket whose peer is gone: an error, and no
+// signal that ends the process.
+func TestSpliceToClosed(t *testing.T) {
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(fds[0])
+	_ = unix.Close(fds[1])
+	p := (&reactor{}).pipe()
+	defer p.close()
+	if _, err := unix.Write(p.w, make([]byte, 40<<10)); err != nil {
+		t.Fatal(err)
+	}
+	s := socket{fd: fds[0]}
+	if n, err := s.trySplice(p.r, 40<<10); n != 0 || err != unix.EPIPE {
+		t.Errorf("got %d, %v, want %v", n, err, unix.EPIPE)
+	}
+}

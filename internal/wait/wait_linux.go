@@ -1,0 +1,62 @@
+package wait
+
+import (
+	"runtime"
+	"sync/atomic"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// moment is how long a wait keeps its P, in nanoseconds: many round trips, and
+// a tenth of what the runtime lets a goroutine keep one.
+const moment = 1e6
+
+// waiters is how many threads of a process wait here: the reader of a link, the
+// reactor of its sockets and who takes the notifications of seccomp.
+const waiters = 3
+
+// spare is true after Spare.
+var spare atomic.Bool
+
+// Spare lets the runtime run three threads more than it would. Without, a wait
+// never keeps its P.
+func Spare() {
+	if !spare.Swap(true) {
+		runtime.GOMAXPROCS(max(runtime.GOMAXPROCS(0), 2) + waiters)
+	}
+}
+
+// Poll is ppoll(2) without a bound and without EINTR.
+func Poll(fds []unix.PollFd) error {
+	if spare.Load() {
+		ts := unix.Timespec{Nsec: moment}
+		n, _, e := unix.RawSyscall6(unix.SYS_PPOLL, uintptr(unsafe.Pointer(&fds[0])), uintptr(len(fds)),
+			uintptr(unsafe.Pointer(&ts)), 0, 0, 0)
+		if e == 0 && n > 0 {
+			return nil
+		}
+	}
+	for {
+		if _, err := unix.Ppoll(fds, nil, nil); err != unix.EINTR {
+			return err
+		}
+	}
+}
+
+// Epoll is epoll_wait(2) without a bound and without EINTR.
+func Epoll(ep int, events []unix.EpollEvent) (int, error) {
+	if spare.Load() {
+		n, _, e := unix.RawSyscall6(unix.SYS_EPOLL_PWAIT, uintptr(ep), uintptr(unsafe.Pointer(&events[0])),
+			uintptr(len(events)), moment/1e6, 0, 0)
+		if e == 0 && n > 0 {
+			return int(n), nil
+		}
+	}
+	for {
+		n, err := unix.EpollWait(ep, events, -1)
+		if err != unix.EINTR {
+			return n, err
+		}
+	}
+}
