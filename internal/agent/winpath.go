@@ -28,7 +28,7 @@ func checkWindowsPath(path []byte) (string, error) {
 	for elem := range bytes.SplitSeq(rest, []byte{'\\'}) {
 		if s := string(elem); s == "" || s == "." || s == ".." || bytes.ContainsFunc(elem, illegalRune) {
 			return "", badPath(path)
-		} else if last := s[len(s)-1]; last == '.' || last == ' ' {
+		} else if endsLoosely(elem) {
 			return "", errno.Errorf(errno.EINVAL, errno.LayerAgent, "%q: Windows programs cannot reach a name that ends in a dot or a space", path)
 		} else if isDevice(s) {
 			return "", errno.Errorf(errno.EINVAL, errno.LayerAgent, "%q: Windows takes the name %q for a device", path, s)
@@ -51,11 +51,17 @@ func cutRoot(path []byte) (rest []byte, ok bool) {
 	server, after, _ := bytes.Cut(unc, []byte{'\\'})
 	share, rest, ok := bytes.Cut(after, []byte{'\\'})
 	for _, part := range [][]byte{server, share} {
-		if len(part) == 0 || string(part) == "." || string(part) == "?" || bytes.ContainsFunc(part, illegalRune) {
+		if len(part) == 0 || string(part) == "?" || bytes.ContainsFunc(part, illegalRune) || endsLoosely(part) {
 			return nil, false
 		}
 	}
 	return rest, ok
+}
+
+// endsLoosely reports whether Win32 would drop the end of a name.
+func endsLoosely(name []byte) bool {
+	last := name[len(name)-1]
+	return last == '.' || last == ' '
 }
 
 // illegalRune reports what no name on Windows may hold. The link brings such

@@ -35,7 +35,7 @@ func TestCheckWindowsPath(t *testing.T) {
 }
 
 func FuzzCheckWindowsPath(f *testing.F) {
-	for _, s := range []string{`C:\x`, `\\srv\share\x`, `C:\a\b.`, `C:\nul`, `\\?\C:\x`, "C:\\\uf03a"} {
+	for _, s := range []string{`C:\x`, `\\srv\share\x`, `C:\a\b.`, `C:\nul`, `\\?\C:\x`, "C:\\\uf03a", `\\srv\share \x`} {
 		f.Add([]byte(s))
 	}
 	f.Fuzz(func(t *testing.T, p []byte) {

@@ -3,6 +3,7 @@
 package contract
 
 import (
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -205,4 +206,43 @@ func TestDeadServer(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestStuckAgent has an agent stand still, with its sockets open: it is ended
+// when the link is given up for it, and a new one has the listeners.
+func TestStuckAgent(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, 0)
+	host := rig.StartProbe(t, r.OnHost(rig.ProbeProgram(t)))
+	guest := rig.StartProbe(t, r.Run(rig.ProbeProgram(t)))
+	for _, l := range []string{"umask 0", "socket 6 stream", "bind 6 n", "listen 6 5"} {
+		guest.Want("ok", "%s", l)
+	}
+	agents := r.Parts()["agent"]
+	for _, p := range agents {
+		if err := unix.Kill(p, unix.SIGSTOP); err != nil {
+			t.Fatal(err)
+		}
+		defer unix.Kill(p, unix.SIGCONT)
+	}
+	// 15 s of silence, and what an agent has to end by itself.
+	for start := time.Now(); ; time.Sleep(200 * time.Millisecond) {
+		if now := r.Parts()["agent"]; len(now) > 0 && !slices.Contains(now, agents[0]) {
+			break
+		}
+		if time.Since(start) > 25*time.Second {
+			t.Fatalf("%d of the agents %v are left", len(r.Parts()["agent"]), agents)
+		}
+	}
+	for start := time.Now(); ; time.Sleep(50 * time.Millisecond) {
+		host.Want("ok", "socket 8 stream nonblock")
+		if got := host.Do("connect 8 n"); got == "ok" {
+			break
+		} else if time.Since(start) > within {
+			t.Fatalf("connect to a listener that should be back: %s", got)
+		}
+	}
+	host.Want("ok 1", "send 8 x")
+	guest.Want("ok len=2", "accept 6 9")
+	guest.Want("ok 1 x", "recv 9 4")
 }

@@ -5,6 +5,7 @@ package contract
 import (
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -138,6 +139,11 @@ func TestCredentials(t *testing.T) {
 			s.far.all("socket 7 stream", "connect 7 m", "send 7 x", "socket 8 stream", "connect 8 n")
 			s.near.all("accept 6 7", "recv 7 4", "accept 4 8")
 		}},
+		{name: "mode of a socket", fails: "EOPNOTSUPP", play: func(s *stage) {
+			s.near.all("umask 0", "setgroups", "setgid 44001", "setuid 44001", "socket 4 stream", "fchmod 4 600", "bind 4 n", "listen 4 5")
+			s.far.all("stat n", "socket 8 stream", "connect 8 n", "send 8 x")
+			s.near.all("accept 4 8", "recv 8 4")
+		}},
 		{name: "chroot", fails: "ECONNREFUSED", play: func(s *stage) {
 			s.far.all("umask 0", "mkdir d", "socket 5 stream", "bind 5 d/h", "listen 5 9", "symlink /d/h abs")
 			s.near.all("umask 0", "connect 5 abs", "chroot "+s.path(""), "socket 5 stream", "connect 5 /d/h", "send 5 x")
@@ -156,4 +162,22 @@ func TestCredentials(t *testing.T) {
 			s.near.all("accept 6 9", "umount "+s.path("m"), "socket 9 stream", "connect 9 "+s.path("m/h"))
 		}},
 	})
+}
+
+// TestGoneClient has a server of root ask who its client was when that has
+// closed its end: never root, though a supervisor of root connected the two.
+func TestGoneClient(t *testing.T) {
+	r := rig.New(t, rig.Options{})
+	if os.Geteuid() != 0 {
+		t.Skip("needs root")
+	}
+	guest := rig.StartProbe(t, r.Run(rig.ProbeProgram(t)))
+	for _, l := range []string{"umask 0", "socket 4 stream", "bind 4 n", "listen 4 5", "setgroups", "setgid 44001", "seteuid 44001",
+		"socket 5 stream", "connect 5 n", "close 5", "seteuid 0"} {
+		guest.Want("ok", "%s", l)
+	}
+	guest.Want("ok len=2", "accept 4 6")
+	if got := guest.Do("peercred 6"); !strings.HasSuffix(got, " uid=44001 gid=44001") {
+		t.Errorf("the client was %s, want uid=44001 gid=44001", got)
+	}
 }

@@ -8,7 +8,9 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -21,6 +23,9 @@ import (
 func TestExitCodes(t *testing.T) {
 	for _, acc := range accounts {
 		r := newRig(t, acc.uid)
+		if err := os.WriteFile(filepath.Join(r.Host, "plain"), []byte("exit $1\n"), 0o755); err != nil {
+			t.Fatal(err)
+		}
 		for _, row := range []struct {
 			name string
 			argv []string
@@ -33,6 +38,7 @@ func TestExitCodes(t *testing.T) {
 			{"not found by path", []string{"./no-such-command"}, 127},
 			{"not runnable", []string{"/dev/null"}, 126},
 			{"folder", []string{"/"}, 126},
+			{"script without a first line", []string{"./plain", "5"}, 5},
 			{"killed", []string{"sh", "-c", "kill -KILL $$"}, 128 + 9},
 			{"terminated", []string{"sh", "-c", "kill -TERM $$"}, 128 + 15},
 			{"aborted", []string{"sh", "-c", "kill -ABRT $$"}, 128 + 6},
@@ -117,6 +123,103 @@ func TestSignals(t *testing.T) {
 				}
 			})
 		}
+	}
+}
+
+// TestEarlySignals sends the front a signal while the link is not up yet: it is
+// not lost, and the command never runs.
+func TestEarlySignals(t *testing.T) {
+	r := rig.New(t, rig.Options{Link: func(agent string) string { return "sleep 3; exec " + agent }})
+	for _, sig := range []unix.Signal{unix.SIGTERM, unix.SIGINT, unix.SIGHUP} {
+		t.Run(unix.SignalName(sig), func(t *testing.T) {
+			cmd := r.Run("echo", "ran")
+			var out bytes.Buffer
+			cmd.Stdout = &out
+			if err := cmd.Start(); err != nil {
+				t.Fatal(err)
+			}
+			late := time.AfterFunc(limit, func() { t.Error("goes on"); _ = cmd.Cancel() })
+			defer late.Stop()
+			for start := time.Now(); len(r.Parts()["supervisor"]) == 0; time.Sleep(10 * time.Millisecond) {
+				if time.Since(start) > limit {
+					t.Fatal("no supervisor")
+				}
+			}
+			time.Sleep(200 * time.Millisecond)
+			start := time.Now()
+			if err := cmd.Process.Signal(sig); err != nil {
+				t.Fatal(err)
+			}
+			_ = cmd.Wait()
+			got := cmd.ProcessState.ExitCode()
+			if ws := cmd.ProcessState.Sys().(syscall.WaitStatus); ws.Signaled() {
+				got = 128 + int(ws.Signal())
+			}
+			if want := 128 + int(sig); got != want {
+				t.Errorf("exit code %d, want %d", got, want)
+			}
+			// The rest is what a link's command may have to end by itself.
+			if d := time.Since(start); d > 2500*time.Millisecond {
+				t.Errorf("ended after %v", d)
+			}
+			if out.Len() > 0 {
+				t.Errorf("the command ran: %q", out.String())
+			}
+		})
+	}
+}
+
+// TestEarlyStop stops the job while the link is not up yet: the shell sees that,
+// and the command runs when it goes on.
+func TestEarlyStop(t *testing.T) {
+	r := rig.New(t, rig.Options{Link: func(agent string) string { return "sleep 1; exec " + agent }})
+	cmd := r.Run("echo", "ran")
+	var out bytes.Buffer
+	cmd.Stdout = &out
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	late := time.AfterFunc(limit, func() { t.Error("goes on"); _ = cmd.Cancel() })
+	defer late.Stop()
+	time.Sleep(300 * time.Millisecond)
+	job := -cmd.Process.Pid
+	if err := unix.Kill(job, unix.SIGTSTP); err != nil {
+		t.Fatal(err)
+	}
+	var ws unix.WaitStatus
+	for start := time.Now(); !ws.Stopped(); time.Sleep(10 * time.Millisecond) {
+		if _, err := unix.Wait4(cmd.Process.Pid, &ws, unix.WUNTRACED|unix.WNOHANG, nil); err != nil {
+			t.Fatal(err)
+		}
+		if time.Since(start) > within {
+			t.Fatal("not stopped")
+		}
+	}
+	time.Sleep(time.Second)
+	if err := unix.Kill(job, unix.SIGCONT); err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Wait(); err != nil || out.String() != "ran\n" {
+		t.Errorf("continued: %v, %q", err, out.String())
+	}
+}
+
+// TestIgnoredSignals starts run as nohup(1) and a shell's & do: what was
+// ignored stays so in the command.
+func TestIgnoredSignals(t *testing.T) {
+	r := newRig(t, 0)
+	for _, traps := range []string{"HUP", "INT", "HUP INT"} {
+		t.Run(traps, func(t *testing.T) {
+			ask := []string{"grep", "SigIgn", "/proc/self/status"}
+			wrap := func(argv []string) []string {
+				return append([]string{"sh", "-c", `trap "" ` + traps + `; exec "$0" "$@"`}, argv...)
+			}
+			want, _ := rig.Output(t, r.InView(wrap(ask)...), limit)
+			got, _ := rig.Output(t, r.InView(wrap(r.RunArgs(ask...))...), limit)
+			if got != want {
+				t.Errorf("in run %q, natively %q", got, want)
+			}
+		})
 	}
 }
 
@@ -213,6 +316,10 @@ func (term *terminal) expect(texts ...string) {
 	}
 }
 
+// settle is what the shell gets to give the terminal to a job, and the job to
+// become what it executes: what is typed before goes to neither.
+const settle = 300 * time.Millisecond
+
 // TestJobControl has a person at a shell stop, continue and interrupt a command
 // in run, and use a shell in run.
 func TestJobControl(t *testing.T) {
@@ -232,6 +339,7 @@ func TestJobControl(t *testing.T) {
 			for _, argv := range [][]string{sleeper, r.RunArgs(sleeper...)} {
 				term.typed(quoted(argv) + "\n")
 				term.expect("ready")
+				time.Sleep(settle)
 				term.typed("\x1a") // ^Z
 				term.expect("Stopped", "$ ")
 				term.typed("bg; echo bg=$?\n")
@@ -241,12 +349,12 @@ func TestJobControl(t *testing.T) {
 				term.expect("Running", "$ ")
 				term.typed("fg\n")
 				term.expect("fg\r\n", "sleep 100")
-				time.Sleep(200 * time.Millisecond) // for the shell to give the terminal away
+				time.Sleep(settle)
 				term.typed("\x1a")
 				term.expect("Stopped", "$ ")
 				term.typed("fg\n")
 				term.expect("fg\r\n", "sleep 100")
-				time.Sleep(200 * time.Millisecond)
+				time.Sleep(settle)
 				term.typed("\x03") // ^C
 				term.expect("^C", "$ ")
 				term.typed("echo code=$?\n")
@@ -263,6 +371,7 @@ func TestJobControl(t *testing.T) {
 			term.expect("$ ")
 			term.typed("(echo rea\"\"dy; exec sleep 100)\n")
 			term.expect("ready")
+			time.Sleep(settle)
 			term.typed("\x1a")
 			term.expect("Stopped", "$ ")
 			term.typed("bg\n")
@@ -273,6 +382,7 @@ func TestJobControl(t *testing.T) {
 			term.expect("code=143", "$ ")
 			term.typed("(echo rea\"\"dy; exec cat)\n")
 			term.expect("ready")
+			time.Sleep(settle)
 			term.typed("\x03")
 			term.expect("^C", "$ ")
 			term.typed("echo code=$?; tty >/dev/null && echo is-a-t''ty; stty -a | grep -c isig\n")
