@@ -206,3 +206,21 @@ func TestRefusalIsLogged(t *testing.T) {
 		eventually(t, want+" in the log", func() bool { return bytes.Contains(out.Bytes(), []byte(want)) })
 	}
 }
+
+// TestHandleReset takes a bind back that the guest had been told of: its program
+// never was.
+func TestHandleReset(t *testing.T) {
+	noDescriptorLeft(t)
+	dir := folder(t)
+	b := newBench(t, Config{Drives: map[byte]string{'C': dir}})
+	kept, taken := b.bind("kept"), b.bind("taken")
+	check(t, kept.Close())
+	taken.Reset(errno.Errorf(errno.ECANCELED, errno.LayerGuest, "interrupted"))
+	eventually(t, "the file of the reset handle is gone", func() bool {
+		_, err := os.Lstat(dir + "/taken")
+		return errors.Is(err, os.ErrNotExist)
+	})
+	if _, err := os.Lstat(dir + "/kept"); err != nil {
+		t.Errorf("the file of the closed handle: %v", err)
+	}
+}

@@ -199,8 +199,12 @@ func (s *server) bind(in *link.Incoming) error {
 		return nil // end discards it
 	}
 	if s.forget(h) {
-		h.cancel()
-		h.sock.close()
+		if errors.Is(err, io.EOF) {
+			h.cancel()
+			h.sock.close() // and the file stays, as an operating system leaves it
+		} else {
+			s.discard(h) // reset: the guest takes the bind back
+		}
 	}
 	_ = stream.Close()
 	return nil

@@ -63,26 +63,30 @@ func (t *Task) As(fn func() error) error {
 	return <-done
 }
 
-// AsPeer runs fn with the effective user and group of the task, so that whoever
-// asks for SO_PEERCRED of a socket that fn connects or listens on sees those.
-// Without CAP_SETUID they are ours anyway.
+// AsPeer runs fn with the effective user and group and the supplementary groups
+// of the task, so that whoever asks for SO_PEERCRED or SO_PEERGROUPS of a socket
+// that fn connects or listens on sees those. Without CAP_SETUID they are ours
+// anyway. fn has no capabilities where the task's user is not ours.
 func (t *Task) AsPeer(fn func() error) error {
 	o := own()
-	if o.Caps&setIDs != setIDs || t.EUID == o.EUID && t.EGID == o.EGID {
+	if o.Caps&setIDs != setIDs || t.EUID == o.EUID && t.EGID == o.EGID && slices.Equal(t.Groups, o.Groups) {
 		return fn()
 	}
 	done := make(chan error, 1)
 	go func() {
 		runtime.LockOSThread()
-		err := setEffectiveIDs(t.EUID, t.EGID)
+		err := setGroups(t.Groups)
+		if err == nil {
+			err = setEffectiveIDs(t.EUID, t.EGID)
+		}
 		if err == nil {
 			err = fn()
 		} else {
 			err = fmt.Errorf("take the ids of task %d: %w", t.TID, err)
 		}
 		done <- err
-		// The user first: its return brings the capability to change the group.
-		if setEffectiveIDs(o.EUID, o.EGID) == nil {
+		// The user first: its return brings the capability to change the groups.
+		if setEffectiveIDs(o.EUID, o.EGID) == nil && setGroups(o.Groups) == nil {
 			runtime.UnlockOSThread()
 		}
 	}()

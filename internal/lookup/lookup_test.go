@@ -217,6 +217,7 @@ func TestResolve(t *testing.T) {
 						t.Errorf("Resolve(%.40q, follow %v): got %s, want %s", p, follow, got, want)
 					}
 				}
+				checkGlance(t, task, p)
 				want, got := c.ask("w", p), writable(task, p)
 				if want != "ENOENT" && (want == "0:0") != (got == "0:0") {
 					t.Errorf("May(%.40q, write): got %s, want %s", p, got, want)
@@ -261,6 +262,54 @@ func writable(task *Task, path string) string {
 		return "ENOENT"
 	}
 	return outcome(task.May(p.Target, unix.W_OK), &unix.Stat_t{})
+}
+
+// checkGlance holds Glance to what Resolve finds: it may know less, and nothing
+// else.
+func checkGlance(t *testing.T, task *Task, path string) {
+	t.Helper()
+	folder, ok := Glance(task.TID, []byte(path))
+	if !ok {
+		return
+	}
+	defer unix.Close(folder)
+	p, err := task.Resolve([]byte(path), true)
+	if err != nil {
+		return // with the rights of the task
+	}
+	defer p.Close()
+	if same, err := sameFolder(folder, p.Parent); err != nil || !same {
+		t.Errorf("Glance(%.40q): another folder than Resolve finds (%v)", path, err)
+	}
+}
+
+// TestGlance wants an answer where one is easy, and none where it isn't.
+func TestGlance(t *testing.T) {
+	dir := tree(t)
+	c := startChild(t, dir, "", nil)
+	for path, want := range map[string]bool{
+		"a/file": true, "new": true, dir + "/a/b/new": true, "a/rel/new": true, "a/../new": true, "/new": true,
+		"": false, "/": false, ".": false, "a/..": false, "a/b/": false, "a/tofile": false, "a/dangling": false,
+		"none/new": false, "/proc/self/cwd/new": false, "a/self/new": false, "a/file/new": false,
+	} {
+		folder, ok := Glance(c.tid, []byte(path))
+		if ok {
+			_ = unix.Close(folder)
+		}
+		if ok != want {
+			t.Errorf("Glance(%q): got %v, want %v", path, ok, want)
+		}
+	}
+}
+
+func BenchmarkGlance(b *testing.B) {
+	tid := unix.Gettid()
+	for b.Loop() {
+		fd, ok := Glance(tid, []byte("/usr/lib/x"))
+		if ok {
+			_ = unix.Close(fd)
+		}
+	}
 }
 
 func TestResolveParent(t *testing.T) {
@@ -342,11 +391,11 @@ func FuzzParseStatus(f *testing.F) {
 }
 
 func BenchmarkResolve(b *testing.B) {
-	task, err := ReadTask(unix.Gettid())
-	if err != nil {
-		b.Fatal(err)
-	}
 	for b.Loop() {
+		task, err := ReadTask(unix.Gettid())
+		if err != nil {
+			b.Fatal(err)
+		}
 		p, err := task.Resolve([]byte("/usr/lib/os-release"), true)
 		if err != nil {
 			b.Fatal(err)

@@ -244,6 +244,13 @@ func bind(fd int, sockaddr []byte, name string) result {
 	if e != 0 {
 		return result{node: -1, step: "bind", err: e}
 	}
+	// The file has the mode that the program gave its socket by fchmod(2), and us
+	// as its owner. Who may connect is decided by the file on the host; here it is
+	// whoever holds the descriptor, under whatever account.
+	err := unix.Chmod(name, 0o777)
+	if err != nil {
+		return result{node: -1, step: "open socket to all", err: err, residue: unix.Unlink(name)}
+	}
 	node, err := unix.Open(name, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 	return result{node: node, step: "open socket", err: err, residue: unix.Unlink(name)}
 }

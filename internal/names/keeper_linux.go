@@ -223,17 +223,43 @@ func (k *Keeper) Close() error {
 // A Name is the handle of a name that a socket was given: an O_PATH descriptor
 // of its inode, close-on-exec.
 type Name struct {
-	mu sync.Mutex
-	fd int // -1 once closed
+	mu     sync.Mutex
+	fd     int // -1 once closed
+	users  int // calls of Use under way
+	closed bool
 }
 
-// Connect returns a path by which this process, until Close, can connect to the
-// socket once it listens: /proc/self/fd/N. A connection's name on the peer's
-// side is still the one that Bind gave.
-func (n *Name) Connect() string {
+// Use calls fn with a path by which this process can connect to the socket once
+// it listens: /proc/self/fd/N. A connection's name on the peer's side is still
+// the one that Bind gave. The path leads there until fn returns, whoever calls
+// Close meanwhile; afterwards the number may be another file's. A closed Name
+// gives unix.ECONNREFUSED, as the file of a closed socket does.
+func (n *Name) Use(fn func(path string) error) error {
 	n.mu.Lock()
-	defer n.mu.Unlock()
-	return "/proc/self/fd/" + strconv.Itoa(n.fd)
+	if n.closed {
+		n.mu.Unlock()
+		return unix.ECONNREFUSED
+	}
+	n.users++
+	path := "/proc/self/fd/" + strconv.Itoa(n.fd)
+	n.mu.Unlock()
+	defer func() {
+		n.mu.Lock()
+		defer n.mu.Unlock()
+		n.users--
+		_ = n.release()
+	}()
+	return fn(path)
+}
+
+// release closes the descriptor once nobody wants it any more. mu is held.
+func (n *Name) release() error {
+	if !n.closed || n.users > 0 || n.fd < 0 {
+		return nil
+	}
+	err := unix.Close(n.fd)
+	n.fd = -1
+	return err
 }
 
 // Close gives the handle up. The socket keeps its name and its connections, but
@@ -241,10 +267,6 @@ func (n *Name) Connect() string {
 func (n *Name) Close() error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if n.fd < 0 {
-		return nil
-	}
-	err := unix.Close(n.fd)
-	n.fd = -1
-	return err
+	n.closed = true
+	return n.release()
 }

@@ -136,7 +136,7 @@ func TestKilled(t *testing.T) {
 	if err := unix.Listen(l, 1); err != nil {
 		t.Fatal(err)
 	}
-	if err := unix.Connect(fd, &unix.SockaddrUnix{Name: name.Connect()}); err != nil {
+	if err := unix.Connect(fd, &unix.SockaddrUnix{Name: pathOf(name)}); err != nil {
 		t.Errorf("connect by a name whose keeper is gone: %v", err)
 	}
 }
@@ -246,5 +246,46 @@ func BenchmarkBind(b *testing.B) {
 				unix.Close(fd)
 			}
 		})
+	}
+}
+
+// pathOf is the path of Use; the caller keeps the name open.
+func pathOf(n *Name) (path string) {
+	_ = n.Use(func(p string) error { path = p; return nil })
+	return path
+}
+
+// TestUse closes a name while it is in use: the number stays its own until then.
+func TestUse(t *testing.T) {
+	k := start(t)
+	a := socket(t, unix.SOCK_STREAM)
+	defer unix.Close(a)
+	name := bindName(t, k, a, sockaddr("/a"))
+	var want unix.Stat_t
+	if err := unix.Stat(pathOf(name), &want); err != nil {
+		t.Fatal(err)
+	}
+	err := name.Use(func(path string) error {
+		if err := name.Close(); err != nil {
+			t.Error(err)
+		}
+		// Were the descriptor closed, this would get its number.
+		p, err := unix.Open("/", unix.O_PATH|unix.O_CLOEXEC, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer unix.Close(p)
+		var got unix.Stat_t
+		if err := unix.Stat(path, &got); err != nil || got.Ino != want.Ino || got.Dev != want.Dev {
+			t.Errorf("closed while in use, the path leads to inode %d, %v, want %d", got.Ino, err, want.Ino)
+		}
+		return nil
+	})
+	if err != nil {
+		t.Error(err)
+	}
+	called := false
+	if err := name.Use(func(string) error { called = true; return nil }); err != unix.ECONNREFUSED || called {
+		t.Errorf("use after close: %v, called %v, want ECONNREFUSED", err, called)
 	}
 }

@@ -78,6 +78,16 @@ func (r *Reaper) Signal(p *Process, sig syscall.Signal) {
 	}
 }
 
+// SignalGroup sends sig to the process group that the child leads, as one that
+// was started with Setpgid does, unless the child has been waited for.
+func (r *Reaper) SignalGroup(p *Process, sig syscall.Signal) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.procs[p.PID] == p {
+		_ = unix.Kill(-p.PID, sig)
+	}
+}
+
 func (r *Reaper) loop() {
 	for {
 		select {

@@ -91,8 +91,8 @@ func startSupervisor(cfg supervise.Config) (*front, error) {
 	}
 	// What the terminal sends reaches the command by itself, which decides; this
 	// process only must not end or stop before it.
-	signal.Notify(f.signals, unix.SIGINT, unix.SIGQUIT, unix.SIGTERM, unix.SIGHUP,
-		unix.SIGUSR1, unix.SIGUSR2, unix.SIGTSTP, unix.SIGCONT)
+	signal.Notify(f.signals, supervise.Heeded(unix.SIGINT, unix.SIGQUIT, unix.SIGTERM, unix.SIGHUP,
+		unix.SIGUSR1, unix.SIGUSR2, unix.SIGTSTP, unix.SIGCONT)...)
 	if err := json.NewEncoder(control).Encode(cfg); err != nil {
 		return nil, fmt.Errorf("instruct the supervisor: %w", err)
 	}
@@ -158,7 +158,16 @@ func (f *front) follow() (int, error) {
 				return f.ended(e), nil
 			}
 		case s := <-f.signals:
-			f.forward(s.(syscall.Signal))
+			switch {
+			case f.child != 0:
+				f.forward(s.(syscall.Signal))
+			case s == unix.SIGTSTP:
+				// No event tells of a stop yet, and what is in our process group
+				// has stopped.
+				_ = unix.Kill(os.Getpid(), unix.SIGSTOP)
+			case s != unix.SIGCONT:
+				return f.giveUp(s.(syscall.Signal)), nil
+			}
 		}
 	}
 }
@@ -177,17 +186,31 @@ func (f *front) ended(e supervise.Event) int {
 	if e.Signal == 0 {
 		return e.Code
 	}
-	if unix.Signal(e.Signal) == unix.SIGINT {
+	return died(syscall.Signal(e.Signal))
+}
+
+// died is the end for a signal that ended the command.
+func died(s syscall.Signal) int {
+	if s == unix.SIGINT {
 		// A shell running a script goes on with it unless the job died of the
 		// very signal that Ctrl-C sent.
 		signal.Reset(unix.SIGINT)
 		_ = unix.Kill(os.Getpid(), unix.SIGINT)
 		time.Sleep(100 * time.Millisecond)
 	}
-	return ExitSignal + e.Signal
+	return ExitSignal + int(s)
 }
 
-// forward passes a signal on that was sent to this process alone.
+// giveUp ends what there is before the command runs: the link may take long, or
+// ask for a password, and nobody else has the signal.
+func (f *front) giveUp(s syscall.Signal) int {
+	_ = unix.Kill(f.supervisor, unix.SIGKILL)
+	f.endTree()
+	return died(s)
+}
+
+// forward passes a signal on to the running command that was sent to this
+// process alone.
 func (f *front) forward(s syscall.Signal) {
 	switch s {
 	case unix.SIGINT, unix.SIGQUIT, unix.SIGTSTP:
@@ -199,9 +222,7 @@ func (f *front) forward(s syscall.Signal) {
 			return // a hang-up reaches the whole job
 		}
 	}
-	if f.child != 0 {
-		_ = unix.Kill(f.child, s)
-	}
+	_ = unix.Kill(f.child, s)
 }
 
 func terminal() (*os.File, error) { return os.OpenFile("/dev/tty", os.O_RDWR, 0) }

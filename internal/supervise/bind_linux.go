@@ -62,14 +62,14 @@ func (s *supervisor) bind(n seccomp.Notif, call seccomp.Call) error {
 	}
 	name, err := s.names.bind(c, t.sockaddr)
 	if err != nil {
-		s.unbind(handle, req)
+		handle.Reset(err) // which takes the bind back
 		return err
 	}
 	sock := &socket{inode: st.Ino, name: name, handle: handle, made: req, base: t.place.Base, folder: t.place.Parent, owner: t.task}
 	sock.file = sock.look()
 	if err := s.sockets.add(c, sock); err != nil {
 		_ = name.Close()
-		s.unbind(handle, req)
+		handle.Reset(err) // which takes the bind back
 		return err
 	}
 	t.place.Parent = -1 // the socket's now
@@ -86,14 +86,6 @@ func named(c int) bool {
 	}
 	u, ok := addr.(*unix.SockaddrUnix)
 	return ok && u.Name != "" && u.Name != "@"
-}
-
-// unbind takes back a bind that went wrong on our side.
-func (s *supervisor) unbind(handle *link.Stream, req wire.Request) {
-	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
-	defer cancel()
-	_ = s.finish(ctx, wire.Request{Kind: wire.KindUnlink, Path: req.Path, Caller: req.Caller})
-	_ = handle.Close()
 }
 
 // listen tells the agent before the kernel: the program's own listen(2) follows,
@@ -117,10 +109,7 @@ func (s *supervisor) listen(n seccomp.Notif, call seccomp.Call) error {
 	}
 	ctx, cancel := s.patience(n)
 	defer cancel()
-	handle, _ := s.sockets.keys(sock)
-	err = s.finish(ctx, wire.Request{
-		Kind: wire.KindListen, From: handle.ID(), Backlog: uint32(max(call.Backlog, 0)), Caller: caller(task),
-	})
+	err = s.listenHost(ctx, sock, wire.Request{Kind: wire.KindListen, Backlog: uint32(max(call.Backlog, 0)), Caller: caller(task)})
 	if err != nil {
 		sock.stopListening()
 		if cause := context.Cause(ctx); cause != nil {
@@ -132,9 +121,30 @@ func (s *supervisor) listen(n seccomp.Notif, call seccomp.Call) error {
 	return errNative
 }
 
+// listenHost tells the agent that sock listens. If the link of its host socket
+// was lost, that is up to restore: host programs are refused until the socket is
+// back, as they are when the link is lost a moment later.
+func (s *supervisor) listenHost(ctx context.Context, sock *socket, req wire.Request) error {
+	for {
+		handle, _ := s.sockets.keys(sock)
+		req.From = handle.ID()
+		err := finishOn(ctx, handle.Link(), req)
+		select {
+		case <-handle.Link().Done():
+		default:
+			return err
+		}
+		if now, _ := s.sockets.keys(sock); now == handle {
+			return nil
+		}
+	}
+}
+
 // accepted is the agent's word of a host program that connected to a socket of
 // ours. It runs in a goroutine of its own.
 func (s *supervisor) accepted(in *link.Incoming) {
+	s.work.add()
+	defer s.work.done()
 	if in.Request.Kind != wire.KindAccepted {
 		in.Refuse(errno.Errorf(errno.EOPNOTSUPP, errno.LayerGuest, "request %d is not for a guest", in.Request.Kind))
 		return
@@ -181,14 +191,15 @@ func (s *supervisor) reach(ctx context.Context, sock *socket, peer []byte) (int,
 			_ = name.Close()
 		}
 	}
-	addr := &unix.SockaddrUnix{Name: sock.name.Connect()}
 	// Refused can mean that the program's listen(2), which follows the agent's,
 	// has not been carried out yet; no room, that it has to accept first.
 	refusals := 0
 	for wait := time.Millisecond; ; wait = min(2*wait, 50*time.Millisecond) {
 		// The program sees its own user as the peer's: a program on the host has
 		// none here, and ours may be root.
-		err := sock.owner.AsPeer(func() error { return unix.Connect(r, addr) })
+		err := sock.name.Use(func(path string) error {
+			return sock.owner.AsPeer(func() error { return unix.Connect(r, &unix.SockaddrUnix{Name: path}) })
+		})
 		if err == nil {
 			return r, nil
 		}

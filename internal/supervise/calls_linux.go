@@ -8,8 +8,6 @@ import (
 	"log/slog"
 	"os"
 	"runtime"
-	"strconv"
-	"strings"
 	"sync"
 	"time"
 
@@ -32,13 +30,13 @@ type supervisor struct {
 	meetings *meetings
 	sockets  *sockets
 	clients  clients
-	relays   sync.WaitGroup // connections being relayed, and calls being answered
-	mending  sync.Mutex     // one restore at a time
+	work     *inflight  // connections being relayed or made, and calls being answered
+	mending  sync.Mutex // one restore at a time
 	closing  sync.Once
 }
 
 func newSupervisor(log *slog.Logger) *supervisor {
-	s := &supervisor{log: log, meetings: newMeetings()}
+	s := &supervisor{log: log, meetings: newMeetings(), work: newInflight()}
 	s.sockets = newSockets(log)
 	return s
 }
@@ -70,7 +68,7 @@ func (s *supervisor) idle() <-chan struct{} {
 	go func() {
 		defer close(c)
 		<-s.sockets.empty()
-		s.relays.Wait()
+		s.work.wait()
 	}()
 	return c
 }
@@ -86,9 +84,9 @@ func (s *supervisor) serve() {
 			return
 		}
 		// One task waits behind each of these, so their number is the tree's own.
-		s.relays.Add(1)
+		s.work.add()
 		go func() {
-			defer s.relays.Done()
+			defer s.work.done()
 			s.answer(n)
 		}()
 		runtime.Gosched() // it may begin here, before another thread has woken up for it
@@ -126,7 +124,7 @@ func (s *supervisor) answer(n seccomp.Notif) {
 		_ = s.notify.Return(n.ID, 0, 0)
 	default:
 		s.log.Info("refused", "call", call.Op.String(), "task", n.TID, "err", err)
-		_ = s.notify.Return(n.ID, 0, errno.Of(err))
+		_ = s.notify.Return(n.ID, 0, errno.FromSystem(err, errno.LayerGuest).Errno)
 	}
 }
 
@@ -142,6 +140,9 @@ func (s *supervisor) holdDumpable(n seccomp.Notif) error {
 	var lim unix.Rlimit
 	if err := unix.Prlimit(tgid, unix.RLIMIT_CORE, nil, &lim); err != nil {
 		return errNative
+	}
+	if !s.notify.Valid(n.ID) {
+		return seccomp.ErrGone // or the number may be another process's
 	}
 	lim.Cur = 0
 	if err := unix.Prlimit(tgid, unix.RLIMIT_CORE, &lim, nil); err != nil {
@@ -215,6 +216,9 @@ func (s *supervisor) target(n seccomp.Notif, call seccomp.Call, follow bool) (*t
 	if err != nil {
 		return nil, err
 	}
+	if s.elsewhere(n.TID, sunPath(sockaddr)) {
+		return nil, errNative
+	}
 	task, err := lookup.ReadTask(n.TID)
 	if err != nil {
 		return nil, err
@@ -229,6 +233,17 @@ func (s *supervisor) target(n seccomp.Notif, call seccomp.Call, follow bool) (*t
 		return nil, err
 	}
 	return &target{sockaddr, task, place, path}, nil
+}
+
+// elsewhere tells at little cost of most paths off the drives that they are.
+func (s *supervisor) elsewhere(tid int, path []byte) bool {
+	folder, ok := lookup.Glance(tid, path)
+	if !ok {
+		return false
+	}
+	defer unix.Close(folder)
+	_, onDrive, err := s.drives.Resolve(folder, tid)
+	return err == nil && !onDrive
 }
 
 // socketOf copies the task's descriptor and checks that it is a stream socket
@@ -261,11 +276,6 @@ const watchAfter = 30 * time.Millisecond
 // watchEvery is how often it then is.
 const watchEvery = 50 * time.Millisecond
 
-// restartSys is ERESTARTSYS of include/linux/errno.h: with a signal pending,
-// the kernel restarts the call or turns this into EINTR, as the signal's
-// handler wants it. A program never sees it.
-const restartSys errno.Errno = 512
-
 // patience returns a context that ends when the task no longer wants to wait:
 // it is gone, or a signal came for it. The kernel holds signals back while the
 // supervisor works on a call (SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV), so a
@@ -280,9 +290,11 @@ func (s *supervisor) patience(n seccomp.Notif) (context.Context, context.CancelF
 		switch {
 		case !s.notify.Valid(n.ID):
 			cancel(seccomp.ErrGone)
-		case signalled(n.TID):
-			cancel(errno.Errorf(restartSys, errno.LayerGuest, "interrupted by a signal"))
 		default:
+			if e := interruption(n.TID); e != 0 {
+				cancel(errno.Errorf(e, errno.LayerGuest, "interrupted by a signal"))
+				return
+			}
 			mu.Lock()
 			if !stopped {
 				timer = time.AfterFunc(watchEvery, watch)
@@ -300,26 +312,4 @@ func (s *supervisor) patience(n seccomp.Notif) (context.Context, context.CancelF
 		mu.Unlock()
 		cancel(context.Canceled)
 	}
-}
-
-// signalled tells if a signal waits for the thread that it neither blocks nor
-// ignores (proc_pid_status(5)).
-func signalled(tid int) bool {
-	b, err := os.ReadFile("/proc/" + strconv.Itoa(tid) + "/status")
-	if err != nil {
-		return false
-	}
-	var pending, held uint64
-	for line := range bytes.Lines(b) {
-		key, value, _ := strings.Cut(strings.TrimSpace(string(line)), ":\t")
-		switch key {
-		case "SigPnd", "ShdPnd":
-			v, _ := strconv.ParseUint(value, 16, 64)
-			pending |= v
-		case "SigBlk", "SigIgn":
-			v, _ := strconv.ParseUint(value, 16, 64)
-			held |= v
-		}
-	}
-	return pending&^held != 0
 }

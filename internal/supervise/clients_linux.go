@@ -3,6 +3,7 @@ package supervise
 import (
 	"encoding/binary"
 	"os"
+	"slices"
 	"sync"
 
 	"golang.org/x/sys/unix"
@@ -16,15 +17,16 @@ import (
 const maxClients = 1 << 14
 
 // clients remembers for native connections within the tree which program made
-// them. The kernel notes for SO_PEERCRED who carried connect(2) out, and that
-// was us.
+// them. The kernel notes for SO_PEERCRED who carried connect(2) out: that was
+// us, with the program's user and groups, so only the pid is to be mended.
 type clients struct {
 	mu    sync.Mutex
 	by    map[uint32]unix.Ucred // by the inode of the connecting socket
 	order []uint32              // as they came
 }
 
-// note remembers that task connected its socket, of which c is a copy.
+// note remembers that task connects its socket, of which c is a copy. It comes
+// before the connection does: a server asks as soon as it accepts.
 func (k *clients) note(c int, task *lookup.Task) {
 	var st unix.Stat_t
 	if unix.Fstat(c, &st) != nil {
@@ -44,6 +46,19 @@ func (k *clients) note(c int, task *lookup.Task) {
 		delete(k.by, k.order[0])
 		k.order = k.order[1:]
 	}
+}
+
+// forget takes back a note of a connection that did not come about.
+func (k *clients) forget(c int) {
+	var st unix.Stat_t
+	if unix.Fstat(c, &st) != nil {
+		return
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	ino := uint32(st.Ino)
+	delete(k.by, ino)
+	k.order = slices.DeleteFunc(k.order, func(i uint32) bool { return i == ino })
 }
 
 func (k *clients) of(ino uint32) (unix.Ucred, bool) {

@@ -47,10 +47,11 @@ func (s *supervisor) connect(n seccomp.Notif, call seccomp.Call) error {
 	ctx, cancel := s.patience(n)
 	defer cancel()
 	if own := s.sockets.at(&t.place.Stat); own != nil {
-		if err := s.connectNative(ctx, c, own); err != nil {
+		s.clients.note(c, t.task)
+		if err := s.connectNative(ctx, c, t.task, own); err != nil {
+			s.clients.forget(c)
 			return err
 		}
-		s.clients.note(c, t.task)
 		return nil
 	}
 	return s.connectHost(ctx, n, call.FD, c, t)
@@ -89,10 +90,17 @@ func waiting(c int) (nonblock bool, limit time.Duration) {
 func (s *supervisor) connectHost(ctx context.Context, n seccomp.Notif, fd, c int, t *target) error {
 	nonblock, limit := waiting(c)
 	req := wire.Request{
-		Kind: wire.KindConnect, Path: t.path, From: s.sockets.handleOf(c),
+		Kind: wire.KindConnect, Path: t.path,
 		Nonblock: nonblock, Timeout: uint32(limit.Milliseconds()), Caller: caller(t.task),
 	}
-	stream, err := s.host.open(ctx, req)
+	var stream *link.Stream
+	var err error
+	if handle := s.sockets.handleOf(c); handle != nil {
+		req.From = handle.ID()
+		stream, _, err = handle.Link().Open(ctx, req)
+	} else {
+		stream, err = s.host.open(ctx, req)
+	}
 	if err != nil {
 		if cause := context.Cause(ctx); cause != nil {
 			return cause
@@ -132,24 +140,31 @@ func refused(err error) error {
 
 // relay moves bytes until both directions are over.
 func (s *supervisor) relay(conn *conn, stream *link.Stream) {
-	s.relays.Add(1)
+	s.work.add()
 	go func() {
-		defer s.relays.Done()
+		defer s.work.done()
 		if err := relay.Join(conn, stream); err != nil {
 			s.log.Debug("connection ended", "err", err)
 		}
 	}()
 }
 
-// connectNative connects c to a socket of our own tree: nothing is between the
-// two afterwards. The kernel would wait for room in the backlog inside the
-// call; here it waits in slices, so that the task can be interrupted.
-func (s *supervisor) connectNative(ctx context.Context, c int, own *socket) error {
+// connectNative connects c, task's socket, to a socket of our own tree: nothing
+// is between the two afterwards. The kernel would wait for room in the backlog
+// inside the call; here it waits in slices, so that the task can be interrupted.
+//
+// The server must never see our user as its client's, not even for the moment
+// or in the case in which peerCred can't tell: ours may be root.
+func (s *supervisor) connectNative(ctx context.Context, c int, task *lookup.Task, own *socket) error {
 	const slice = 100 * time.Millisecond
 	nonblock, limit := waiting(c)
-	addr := &unix.SockaddrUnix{Name: own.name.Connect()}
+	connect := func() error {
+		return own.name.Use(func(path string) error {
+			return task.AsPeer(func() error { return unix.Connect(c, &unix.SockaddrUnix{Name: path}) })
+		})
+	}
 	if nonblock {
-		return connectErr(unix.Connect(c, addr))
+		return connectErr(connect())
 	}
 	old, err := unix.GetsockoptTimeval(c, unix.SOL_SOCKET, unix.SO_SNDTIMEO)
 	if err != nil {
@@ -163,7 +178,7 @@ func (s *supervisor) connectNative(ctx context.Context, c int, own *socket) erro
 	}
 	defer unix.SetsockoptTimeval(c, unix.SOL_SOCKET, unix.SO_SNDTIMEO, old)
 	for start := time.Now(); ; {
-		err := unix.Connect(c, addr)
+		err := connect()
 		if err != unix.EAGAIN && err != unix.EINTR {
 			return connectErr(err)
 		}

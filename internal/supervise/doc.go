@@ -2,8 +2,8 @@
 // the command, receives the socket calls of its whole tree from the kernel and
 // carries out those that concern a drive.
 //
-// Follow one call through it: calls.go takes it from the kernel, connect.go,
-// bind.go and listen.go decide and act, meeting.go and sockets.go hold what
+// Follow one call through it: calls.go takes it from the kernel, connect.go and
+// bind.go, which also has listen, decide and act, meeting.go and sockets.go hold what
 // outlives the call. main.go starts and ends everything.
 package supervise
 

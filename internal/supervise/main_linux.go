@@ -1,6 +1,7 @@
 package supervise
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -42,7 +43,7 @@ func Main(args []string) int {
 	unix.CloseOnExec(fd)
 	// Until it has a process group of its own, the terminal's signals come here
 	// too. Caught, not ignored: the command must not inherit that.
-	signal.Notify(make(chan os.Signal, 1), unix.SIGINT, unix.SIGQUIT, unix.SIGHUP, unix.SIGTSTP, unix.SIGTTIN, unix.SIGTTOU)
+	signal.Notify(make(chan os.Signal, 1), Heeded(unix.SIGINT, unix.SIGQUIT, unix.SIGHUP, unix.SIGTSTP, unix.SIGTTIN, unix.SIGTTOU)...)
 	control := os.NewFile(uintptr(fd), "front")
 	dec := json.NewDecoder(control)
 	var cfg Config
@@ -55,7 +56,10 @@ func Main(args []string) int {
 	}
 	m := &master{
 		cfg: cfg, log: report.NewLog(os.Stderr, level),
-		front: json.NewEncoder(control), frontPID: os.Getppid(), frontGone: make(chan struct{}),
+		front: json.NewEncoder(control), frontGone: make(chan struct{}),
+	}
+	if m.frontFD, err = unix.PidfdOpen(os.Getppid(), 0); err != nil {
+		return 125
 	}
 	go func() {
 		var any struct{}
@@ -83,7 +87,7 @@ type master struct {
 	log       *slog.Logger
 	front     *json.Encoder
 	tellMu    sync.Mutex
-	frontPID  int
+	frontFD   int // pidfd: we may outlive the front, and its number be another's
 	frontGone chan struct{}
 	reaper    *reaper.Reaper
 	command   *reaper.Process
@@ -184,9 +188,11 @@ func (m *master) commandChanged(ws unix.WaitStatus) {
 	case ws.Stopped():
 		go m.tell(Event{Stopped: true})
 	case ws.Continued():
-		_ = unix.Kill(m.frontPID, unix.SIGCONT)
+		m.continueFront()
 	}
 }
+
+func (m *master) continueFront() { _ = unix.PidfdSendSignal(m.frontFD, unix.SIGCONT, nil, 0) }
 
 // prepare makes everything that the command's first call may need. The parts
 // don't depend on each other and each takes a new process, so they start at once.
@@ -211,7 +217,7 @@ func (m *master) prepare() (*supervisor, error) {
 	})
 	wg.Go(func() {
 		s.host = newHost(m.cfg.Link, m.reaper, m.log, s.accepted, s.restore)
-		_, errs[2] = s.host.link()
+		_, errs[2] = s.host.link(context.Background())
 	})
 	drives, mounts, err := m.drives()
 	wg.Wait()
@@ -301,7 +307,7 @@ func (m *master) accompany(s *supervisor, ended <-chan struct{}) {
 // the front is stopped with it.
 func (m *master) tellEnd(e Event) {
 	m.tell(e)
-	_ = unix.Kill(m.frontPID, unix.SIGCONT)
+	m.continueFront()
 }
 
 func waitFor(c <-chan struct{}, d time.Duration) bool {

@@ -29,6 +29,7 @@ type meeting struct {
 
 type meetingKey struct {
 	uid, gid uint32
+	groups   string
 	sockaddr string
 }
 
@@ -69,7 +70,8 @@ func (mt *meeting) connect(c int) (int, error) {
 	}
 	// There is always room: what connects is accepted before the lock is let go.
 	// So a blocking socket does not block here.
-	if err := unix.Connect(c, &unix.SockaddrUnix{Name: mt.name.Connect()}); err != nil {
+	err := mt.name.Use(func(path string) error { return unix.Connect(c, &unix.SockaddrUnix{Name: path}) })
+	if err != nil {
 		return -1, fmt.Errorf("connect the program's socket: %w", err)
 	}
 	for {
@@ -97,7 +99,7 @@ func (mt *meeting) close() {
 }
 
 func (m *meetings) get(g *naming, t *lookup.Task, sockaddr []byte) (*meeting, error) {
-	key := meetingKey{t.EUID, t.EGID, string(sockaddr)}
+	key := meetingKey{t.EUID, t.EGID, fmt.Sprint(t.Groups), string(sockaddr)}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if e, ok := m.byKey[key]; ok {

@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"drvsock/internal/errno"
+	"drvsock/internal/link"
 	"drvsock/internal/wire"
 )
 
@@ -84,14 +85,13 @@ func (s *supervisor) rebind(sock *socket) error {
 	if err != nil {
 		return err
 	}
-	sock.mu.Lock()
-	listening, backlog := sock.listening, sock.backlog
-	sock.mu.Unlock()
 	if !s.sockets.rebound(sock, handle, sock.look()) {
 		return handle.Close()
 	}
-	if listening {
-		err := s.finish(ctx, wire.Request{Kind: wire.KindListen, From: handle.ID(), Backlog: backlog, Caller: sock.made.Caller})
+	// Asked after the handle was changed: a listen that met the old one has left
+	// it to us.
+	if listening, backlog := sock.listens(); listening {
+		err := finishOn(ctx, handle.Link(), wire.Request{Kind: wire.KindListen, From: handle.ID(), Backlog: backlog, Caller: sock.made.Caller})
 		if err != nil {
 			_ = handle.Close()
 			return err
@@ -115,7 +115,9 @@ func (s *supervisor) removeStale(ctx context.Context, sock *socket) error {
 	if errors.Is(err, errno.ENOTSOCK) {
 		// A new agent can't tell a socket from a file where the system shows both
 		// alike, as a Windows before 1909 does; we have seen it made.
-		return unix.Unlinkat(sock.folder, string(sock.base), 0)
+		return sock.inFolder(func(dir int) error {
+			return sock.owner.As(func() error { return unix.Unlinkat(dir, string(sock.base), 0) })
+		})
 	}
 	return err
 }
@@ -123,6 +125,15 @@ func (s *supervisor) removeStale(ctx context.Context, sock *socket) error {
 // finish makes a request whose stream carries nothing.
 func (s *supervisor) finish(ctx context.Context, req wire.Request) error {
 	st, err := s.host.open(ctx, req)
+	if err != nil {
+		return err
+	}
+	return st.Close()
+}
+
+// finishOn is finish on one link: From is a number of that link.
+func finishOn(ctx context.Context, l *link.Link, req wire.Request) error {
+	st, _, err := l.Open(ctx, req)
 	if err != nil {
 		return err
 	}

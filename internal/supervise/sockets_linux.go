@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"os"
 	"slices"
 	"sync"
 	"time"
@@ -32,19 +33,19 @@ func identify(st *unix.Stat_t) fileID {
 // A socket is a program's socket that is bound on a drive. We hold no
 // descriptor of it: that would keep it open when the program closes it.
 type socket struct {
-	inode  uint64        // of the socket itself
-	name   *names.Name   // where it can be reached natively
-	folder int           // O_PATH descriptor of the folder that it is bound in, owned
-	base   []byte        // its name there
-	made   wire.Request  // the KindBind that made the host's socket
-	owner  *lookup.Task  // as it was when it bound the socket
-	gone   chan struct{} // closed when the program's last descriptor of it is
+	inode uint64        // of the socket itself
+	name  *names.Name   // where it can be reached natively
+	base  []byte        // its name there
+	made  wire.Request  // the KindBind that made the host's socket
+	owner *lookup.Task  // as it was when it bound the socket
+	gone  chan struct{} // closed when the program's last descriptor of it is
 
 	mu        sync.Mutex
 	listening bool
 	backlog   uint32
 	abandoned bool // its name on the host is somebody else's now
 	connected bool // it connected itself, so the host's socket is that connection's
+	folder    int  // O_PATH descriptor of the folder that it is bound in, owned; -1 once closed
 
 	// Guarded by sockets.mu, as they are keys there.
 	handle *link.Stream // the host's socket, on the link of the time
@@ -54,13 +55,54 @@ type socket struct {
 // path is the socket's name on the host, for messages.
 func (s *socket) path() string { return string(s.made.Path) }
 
-// look asks the guest's kernel which file the socket has now, zero for none.
-func (s *socket) look() fileID {
-	var st unix.Stat_t
-	if unix.Fstatat(s.folder, string(s.base), &st, unix.AT_SYMLINK_NOFOLLOW) != nil {
-		return fileID{}
+// inFolder calls fn with the folder that the socket is bound in. The program may
+// close the socket, and so we the folder, at any time: fn gets a copy.
+func (s *socket) inFolder(fn func(dir int) error) error {
+	s.mu.Lock()
+	dir, err := unix.FcntlInt(uintptr(s.folder), unix.F_DUPFD_CLOEXEC, 0)
+	s.mu.Unlock()
+	if err != nil {
+		return os.NewSyscallError("fcntl", err)
 	}
-	return identify(&st)
+	defer unix.Close(dir)
+	return fn(dir)
+}
+
+// look asks the guest's kernel which file the socket has now, zero for none. A
+// file that is mounted there, as whoever has a mount namespace of his own may
+// do, is not the socket's.
+func (s *socket) look() (id fileID) {
+	_ = s.inFolder(func(dir int) error {
+		fd, err := unix.Openat2(dir, string(s.base), &unix.OpenHow{
+			Flags: unix.O_PATH | unix.O_NOFOLLOW | unix.O_CLOEXEC, Resolve: unix.RESOLVE_NO_XDEV,
+		})
+		if err != nil {
+			return err
+		}
+		defer unix.Close(fd)
+		var st unix.Stat_t
+		if err := unix.Fstat(fd, &st); err != nil {
+			return err
+		}
+		id = identify(&st)
+		return nil
+	})
+	return id
+}
+
+// leave lets go of the folder.
+func (s *socket) leave() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	_ = unix.Close(s.folder)
+	s.folder = -1
+}
+
+// listens tells if the program listens, and with which backlog.
+func (s *socket) listens() (bool, uint32) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.listening, s.backlog
 }
 
 // startListening tells if the socket was not listening before.
@@ -157,7 +199,7 @@ func (t *sockets) remove(sock *socket) {
 	_ = handle.Close()
 	go t.left(handle)
 	_ = sock.name.Close()
-	_ = unix.Close(sock.folder)
+	sock.leave()
 	t.log.Debug("closed", "path", sock.path())
 }
 
@@ -246,14 +288,15 @@ func (t *sockets) of(c int) *socket {
 	return t.inodes[st.Ino]
 }
 
-// handleOf gives the stream of the host socket that belongs to c, 0 for none.
-func (t *sockets) handleOf(c int) uint32 {
+// handleOf gives the stream of the host socket that belongs to c, nil for none.
+// Its number means something on its own link only.
+func (t *sockets) handleOf(c int) *link.Stream {
 	sock := t.of(c)
 	if sock == nil {
-		return 0
+		return nil
 	}
 	handle, _ := t.keys(sock)
-	return handle.ID()
+	return handle
 }
 
 // connected notes that c is now a connection.

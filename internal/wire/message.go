@@ -36,7 +36,8 @@ const (
 	KindConnect Kind = 1
 	// KindBind makes and binds a host socket at Path without listening. The
 	// accepted stream carries no bytes: it is the host socket's handle, and
-	// ending it closes the socket. The file stays, as the OS leaves it.
+	// ending it closes the socket. The file stays, as the OS leaves it, unless
+	// the stream is reset: then the bind is taken back, file and all.
 	KindBind Kind = 2
 	// KindListen makes the socket of the KindBind stream From listen with
 	// Backlog. The accepted stream carries no bytes and ends at once.

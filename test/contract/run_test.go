@@ -8,7 +8,6 @@ import (
 	"io"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
@@ -23,9 +22,6 @@ import (
 func TestExitCodes(t *testing.T) {
 	for _, acc := range accounts {
 		r := newRig(t, acc.uid)
-		if err := os.WriteFile(filepath.Join(r.Host, "plain"), []byte("exit $1\n"), 0o755); err != nil {
-			t.Fatal(err)
-		}
 		for _, row := range []struct {
 			name string
 			argv []string
@@ -38,7 +34,6 @@ func TestExitCodes(t *testing.T) {
 			{"not found by path", []string{"./no-such-command"}, 127},
 			{"not runnable", []string{"/dev/null"}, 126},
 			{"folder", []string{"/"}, 126},
-			{"script without a first line", []string{"./plain", "5"}, 5},
 			{"killed", []string{"sh", "-c", "kill -KILL $$"}, 128 + 9},
 			{"terminated", []string{"sh", "-c", "kill -TERM $$"}, 128 + 15},
 			{"aborted", []string{"sh", "-c", "kill -ABRT $$"}, 128 + 6},
