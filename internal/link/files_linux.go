@@ -5,7 +5,9 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"runtime"
 	"sync"
+	"sync/atomic"
 
 	"drvsock/internal/wait"
 
@@ -25,17 +27,23 @@ type pipes struct {
 	r, w           int
 	splices, takes bool // w, r is a pipe, so that splice(2) works
 	wake           int  // an eventfd that is readable once Close was called
+	ep             int  // what Read waits for: r, wake and what was watched; -1 if epoll(7) doesn't take r
 
-	// mu is held for reading while a descriptor is in use.
+	// mu is held for reading while a descriptor is in use. Only TryRLock is
+	// called, since such uses may nest; it fails only when Close waits.
 	mu     sync.RWMutex
 	closed bool
 
-	drained bool // the last Read got less than it asked for; the reader's
+	ready atomic.Pointer[func(fd int32, events uint32) (woke bool)] // see Link.Watch
+
+	// The rest is the reader's.
+	drained bool // the last Read got less than it asked for
+	events  [16]unix.EpollEvent
 }
 
 func files(r, w *os.File) (io.ReadWriteCloser, error) {
 	wait.Spare()
-	p := &pipes{r: -1, w: -1, wake: -1}
+	p := &pipes{r: -1, w: -1, wake: -1, ep: -1}
 	var err error
 	p.r, p.takes, err = nonblock(r)
 	var werr error
@@ -48,7 +56,24 @@ func files(r, w *os.File) (io.ReadWriteCloser, error) {
 		p.close()
 		return nil, err
 	}
+	p.ep = together(p.r, p.wake)
 	return p, nil
+}
+
+// together returns an epoll descriptor that waits for input from fds, -1 where
+// that is not to be had: a regular file has none.
+func together(fds ...int) int {
+	ep, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
+	if err != nil {
+		return -1
+	}
+	for _, fd := range fds {
+		if unix.EpollCtl(ep, unix.EPOLL_CTL_ADD, fd, &unix.EpollEvent{Events: unix.EPOLLIN, Fd: int32(fd)}) != nil {
+			_ = unix.Close(ep)
+			return -1
+		}
+	}
+	return ep
 }
 
 // nonblock makes a non-blocking copy of f, which it closes.
@@ -79,7 +104,9 @@ func nonblock(f *os.File) (fd int, pipe bool, err error) {
 
 // enter begins a use of the descriptors, which leave ends.
 func (p *pipes) enter() error {
-	p.mu.RLock()
+	if !p.mu.TryRLock() {
+		return os.ErrClosed
+	}
 	if p.closed {
 		p.mu.RUnlock()
 		return os.ErrClosed
@@ -109,11 +136,11 @@ func (p *pipes) Read(b []byte) (int, error) {
 	defer p.leave()
 	for {
 		if p.drained {
-			if err := p.wait(p.r, unix.POLLIN); err != nil {
+			if err := p.waitRead(); err != nil {
 				return 0, err
 			}
 		}
-		n, err := unix.Read(p.r, b)
+		n, err := wait.Read(p.r, b)
 		switch {
 		case n > 0:
 			p.drained = n < len(b)
@@ -129,6 +156,67 @@ func (p *pipes) Read(b []byte) (int, error) {
 	}
 }
 
+// waitRead waits for input and has what was watched served meanwhile.
+func (p *pipes) waitRead() error {
+	if p.ep < 0 {
+		return p.wait(p.r, unix.POLLIN)
+	}
+	for {
+		n, err := wait.Epoll(p.ep, p.events[:])
+		if err != nil {
+			return os.NewSyscallError("epoll_wait", err)
+		}
+		if input, err := p.serve(n); input || err != nil {
+			return err
+		}
+	}
+}
+
+// serve has what is ready of the first n events served. input says that r is.
+func (p *pipes) serve(n int) (input bool, err error) {
+	woke := false
+	for _, ev := range p.events[:n] {
+		switch ready := p.ready.Load(); {
+		case int(ev.Fd) == p.r:
+			input = true
+		case int(ev.Fd) == p.wake:
+			return false, os.ErrClosed
+		case ready != nil && (*ready)(ev.Fd, ev.Events):
+			woke = true
+		}
+	}
+	if woke {
+		runtime.Gosched() // see the reader's run
+	}
+	return input, nil
+}
+
+// serveNow serves what is ready now, for a reader that has no time to wait.
+func (p *pipes) serveNow() {
+	if p.ep < 0 || p.ready.Load() == nil || p.enter() != nil {
+		return
+	}
+	defer p.leave()
+	if n, err := unix.EpollWait(p.ep, p.events[:], 0); err == nil {
+		_, _ = p.serve(n) // Read finds out by itself
+	}
+}
+
+// watch has the reader call ready for what control adds.
+func (p *pipes) watch(ready func(fd int32, events uint32) (woke bool)) bool {
+	p.ready.Store(&ready)
+	return p.ep >= 0
+}
+
+// control is epoll_ctl(2) on what the reader waits for.
+func (p *pipes) control(op, fd int, events uint32) error {
+	if err := p.enter(); err != nil {
+		return err
+	}
+	defer p.leave()
+	return unix.EpollCtl(p.ep, op, fd, &unix.EpollEvent{Events: events, Fd: int32(fd)})
+}
+
 // Write writes all of b.
 func (p *pipes) Write(b []byte) (int, error) {
 	if err := p.enter(); err != nil {
@@ -140,7 +228,7 @@ func (p *pipes) Write(b []byte) (int, error) {
 
 func (p *pipes) write(b []byte) (done int, err error) {
 	for done < len(b) {
-		n, err := unix.Write(p.w, b[done:])
+		n, err := wait.Write(p.w, b[done:])
 		if n > 0 {
 			done += n
 		}
@@ -168,7 +256,7 @@ func (p *pipes) TryWrite(b []byte) (int, error) {
 		return 0, err
 	}
 	defer p.leave()
-	n, err := unix.Write(p.w, b)
+	n, err := wait.Write(p.w, b)
 	switch err {
 	case nil, unix.EAGAIN, unix.EINTR:
 		return max(n, 0), nil
@@ -239,7 +327,7 @@ func (p *pipes) Close() error {
 }
 
 func (p *pipes) close() {
-	for _, fd := range []int{p.r, p.w, p.wake} {
+	for _, fd := range []int{p.r, p.w, p.wake, p.ep} {
 		if fd >= 0 {
 			_ = unix.Close(fd)
 		}

@@ -276,7 +276,13 @@ func (o *outbox) kick() {
 		return
 	}
 	o.held = true
-	for {
+	o.flush()
+}
+
+// flush writes the control frames that are due, without blocking, and passes
+// the turn on. Called with mu, which it unlocks.
+func (o *outbox) flush() {
+	for o.err == nil && o.due() {
 		b := o.control()
 		n := 0
 		var err error
@@ -285,18 +291,45 @@ func (o *outbox) kick() {
 		}
 		o.mu.Lock()
 		if n < len(b) || err != nil {
-			// The goroutine writes the rest, or meets the error as well.
-			o.left, o.leftDue = b[n:], true
-			o.mu.Unlock()
-			o.signal()
-			return
-		}
-		if o.err != nil || !o.due() {
-			o.pass()
-			o.mu.Unlock()
+			o.leave(b[n:])
 			return
 		}
 	}
+	o.pass()
+	o.mu.Unlock()
+}
+
+// leave gives the turn to the outbox's goroutine, which writes b first, or
+// meets the error that was met with it as well. Called with mu, which it
+// unlocks.
+func (o *outbox) leave(b []byte) {
+	o.left, o.leftDue = b, true
+	o.mu.Unlock()
+	o.signal()
+}
+
+// tryFrame writes one frame without blocking; what the transport doesn't take
+// at once is copied and written later. It returns false, and has done nothing,
+// if it isn't its turn.
+func (o *outbox) tryFrame(b []byte) (bool, error) {
+	o.mu.Lock()
+	if o.err != nil || o.held || o.try == nil {
+		defer o.mu.Unlock()
+		if o.err != nil {
+			return false, o.err
+		}
+		return false, nil
+	}
+	o.held = true
+	o.mu.Unlock()
+	n, err := o.try(b)
+	o.mu.Lock()
+	if n < len(b) || err != nil {
+		o.leave(append(o.scratch[:0], b[n:]...))
+		return true, nil
+	}
+	o.flush()
+	return true, nil
 }
 
 func (o *outbox) signal() {

@@ -30,11 +30,22 @@ type reader struct {
 	// bulk is true after a DATA frame whose payload may have been spliced. Then
 	// the next header is read alone, so that its payload may be as well.
 	bulk bool
+	// busy is above 0 for some DATA frames after a bulk one.
+	busy int
 	woke bool // a frame other than DATA came
 }
 
 // spliceMin is the payload from which splicing is cheaper than copying.
 const spliceMin = 16 << 10
+
+const (
+	// calmAfter is how many small DATA frames must follow a bulk one before
+	// the reader has time for sockets again.
+	calmAfter = 64
+	// glanceEvery is after how many bulk frames it looks after those that it
+	// still has. Looking takes a hundredth of the time of that many.
+	glanceEvery = 4
+)
 
 func (r *reader) init(l *Link) {
 	r.l = l
@@ -155,6 +166,15 @@ func (r *reader) parse() error {
 			}
 			r.left = int(h.Length)
 			r.bulk = r.left >= spliceMin && r.t != nil
+			switch {
+			case r.bulk && r.busy > calmAfter:
+				r.busy--
+			case r.bulk:
+				r.busy = calmAfter + glanceEvery - 1
+				r.t.serveNow()
+			case r.busy > 0:
+				r.busy = min(r.busy, calmAfter) - 1
+			}
 			continue
 		}
 		r.bulk = false

@@ -49,6 +49,9 @@ type splicer interface {
 	canSplice() bool
 	writeFrom(head []byte, from, n int) error
 	drainTo(take func(pipe, n int) (int, error), n int) (int, error)
+	watch(ready func(fd int32, events uint32) (woke bool)) bool
+	control(op, fd int, events uint32) error
+	serveNow()
 }
 
 func stopped(sink Sink, e *errno.Error) {

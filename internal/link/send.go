@@ -143,22 +143,29 @@ func (s *Stream) SendFrom(from, n int) error {
 	return s.send(n, func(h wire.Header) error { return s.l.out.writeFrom(h, from, n) })
 }
 
+// TrySend is Send without waiting. It returns false, and has done nothing, if
+// it isn't this stream's turn on the link. b is freed unless that is so.
+func (s *Stream) TrySend(b *Buffer, n int) (bool, error) {
+	if _, err := s.beginSend(n); err != nil {
+		b.Free()
+		return true, err
+	}
+	wire.Header{Type: wire.TypeData, Stream: s.id, Length: uint32(n)}.Put(b.b[:])
+	sent, err := s.l.out.tryFrame(b.b[:wire.HeaderSize+n])
+	s.endSend(n, sent)
+	if sent || err != nil {
+		b.Free()
+		return true, err
+	}
+	return false, nil
+}
+
 // send has write write one DATA frame of n bytes.
 func (s *Stream) send(n int, write func(h wire.Header) error) error {
-	s.mu.Lock()
-	err := s.writable()
-	if err == nil && (n < 0 || n > int(min(s.w.left, wire.MaxData)) || s.w.sending) {
-		err = errno.Errorf(errno.EINVAL, errno.LayerLink, "sending of %d bytes where %d may be sent", n, s.w.left)
-	}
+	cancel, err := s.beginSend(n)
 	if err != nil {
-		s.mu.Unlock()
 		return err
 	}
-	s.w.left -= uint32(n)
-	s.w.sending = true
-	cancel := s.wdl.cancel
-	s.mu.Unlock()
-
 	o := &s.l.out
 	sent := false
 	if err = o.acquire(n > smallFrame, cancel); err == nil {
@@ -166,7 +173,30 @@ func (s *Stream) send(n int, write func(h wire.Header) error) error {
 		sent = true
 		o.release()
 	}
+	s.endSend(n, sent)
+	if err == errCanceled {
+		return errDeadline
+	}
+	return err
+}
 
+// beginSend takes n bytes off the credit; endSend must follow.
+func (s *Stream) beginSend(n int) (cancel <-chan struct{}, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	err = s.writable()
+	if err == nil && (n < 0 || n > int(min(s.w.left, wire.MaxData)) || s.w.sending) {
+		err = errno.Errorf(errno.EINVAL, errno.LayerLink, "sending of %d bytes where %d may be sent", n, s.w.left)
+	}
+	if err != nil {
+		return nil, err
+	}
+	s.w.left -= uint32(n)
+	s.w.sending = true
+	return s.wdl.cancel, nil
+}
+
+func (s *Stream) endSend(n int, sent bool) {
 	s.mu.Lock()
 	s.w.sending = false
 	if !sent {
@@ -176,10 +206,6 @@ func (s *Stream) send(n int, write func(h wire.Header) error) error {
 		s.due()
 	}
 	s.unlock()
-	if err == errCanceled {
-		return errDeadline
-	}
-	return err
 }
 
 // Write writes p, in frames, as the peer's window allows.

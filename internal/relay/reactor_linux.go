@@ -17,8 +17,13 @@ import (
 // to another thread (docs/performance.md). The thread waits for nothing but the sockets and room
 // on the link, which all of its sockets need anyway; whatever else may take
 // time is left to the goroutine of the connection.
+//
+// Sockets on which small messages are answered are near: the link's reader
+// waits for them instead, as long as it has time (link.Watch), so that a
+// conversation runs on one thread of each process.
 type reactor struct {
 	ep, wake int
+	near     bool // the link's reader serves sockets too
 
 	mu      sync.Mutex
 	sockets map[int32]*socket
@@ -52,6 +57,7 @@ func enterReactor(l *link.Link, s *socket) (*reactor, error) {
 			return nil, err
 		}
 		reactors.of[l] = r
+		r.near = l.Watch(r.nearReady)
 		go r.run()
 		go func() {
 			<-l.Done()
@@ -127,12 +133,7 @@ func (r *reactor) run() {
 			if int(ev.Fd) == r.wake {
 				return
 			}
-			r.mu.Lock()
-			s := r.sockets[ev.Fd]
-			r.mu.Unlock()
-			// It may have left since, or be another one with the same
-			// number, which then finds nothing to do.
-			if s != nil && s.ready(r, ev.Events) {
+			if r.ready(ev.Fd, ev.Events, false) {
 				woke = true
 			}
 		}
@@ -141,6 +142,19 @@ func (r *reactor) run() {
 		}
 	}
 }
+
+// ready serves a socket.
+func (r *reactor) ready(fd int32, events uint32, near bool) (woke bool) {
+	r.mu.Lock()
+	s := r.sockets[fd]
+	r.mu.Unlock()
+	// It may have left since, or be another one with the same number, which
+	// then finds nothing to do.
+	return s != nil && s.ready(events, near)
+}
+
+// nearReady is ready for the link's reader.
+func (r *reactor) nearReady(fd int32, events uint32) (woke bool) { return r.ready(fd, events, true) }
 
 // pipe returns the private pipe, or one of size 0 if there is none to be had.
 func (r *reactor) pipe() *pipe {

@@ -2,7 +2,6 @@ package relay
 
 import (
 	"errors"
-	"io"
 	"net"
 	"os"
 	"sync"
@@ -10,6 +9,7 @@ import (
 
 	"drvsock/internal/errno"
 	"drvsock/internal/link"
+	"drvsock/internal/wait"
 
 	"golang.org/x/sys/unix"
 )
@@ -17,9 +17,6 @@ import (
 // soPassRights is SO_PASSRIGHTS of Linux 6.16: at 0, a peer that sends
 // SCM_RIGHTS gets EPERM from its sendmsg.
 const soPassRights = 83
-
-// spliceFrom is what one read must bring for the next to be a splice.
-const spliceFrom = 32 << 10
 
 // sendBuffer is what is asked for towards the program; net.core.wmem_max bounds
 // it, by default to 208 KiB, which count twice (socket(7)). One stream is a
@@ -30,7 +27,8 @@ var errRights = errno.Errorf(errno.EPERM, errno.LayerLink, "file descriptors can
 
 // A socket is the socket's side of a joint. It owns a descriptor, which the
 // runtime's poller doesn't know. While carry waits, the reactor's thread does
-// the reading.
+// the reading. While small messages go both ways, the link's reader does: then
+// the socket is near.
 type socket struct {
 	s      *link.Stream
 	r      *reactor
@@ -45,26 +43,34 @@ type socket struct {
 	cutW bool // writing is over, see interrupt
 
 	mu      sync.Mutex
-	armed   uint32 // events that the reactor waits for
+	armed   uint32 // events that the reactor, or the link's reader, waits for
+	near    bool   // the link's reader is to serve it
+	isNear  bool   // and has it armed
 	cut     bool   // reading is over, see interrupt
 	cutRoom bool   // write doesn't wait any more
 	reading bool   // carry or waitHangup waits
 	hupOnly bool   // it is waitHangup
-	moving  bool   // the reactor's thread is moving bytes, without mu
+	moving  bool   // a thread is moving bytes, without mu
 	writing bool   // write waits
 	broken  bool   // no waiting any more, memory is short
 	outcome carried
 	read    chan struct{} // ends the waiting of carry and waitHangup
 	room    chan struct{} // ends the waiting of write; made when needed
 
-	// The rest is the reactor's thread's.
-	bulk   bool // the last read brought much
+	// The rest is the moving thread's.
+	large  bool // the last read brought more than a small message
+	bulk   bool // it brought much
 	copies bool // splice(2) does not work here
 }
 
 // carried says why carry ended: an error of reading, or of sending, or none if
-// the stream had no more credit.
-type carried struct{ read, send error }
+// the stream had no more credit, or the link's reader has read n bytes into b
+// and could not send them without waiting.
+type carried struct {
+	read, send error
+	b          *link.Buffer
+	n          int
+}
 
 func (s *socket) init(conn Conn, stream *link.Stream, passRights bool) error {
 	s.s, s.fd = stream, -1
@@ -129,21 +135,33 @@ func (s *socket) arm() {
 	if s.writing {
 		want |= unix.EPOLLOUT
 	}
-	if want == s.armed {
+	if want != 0 && want != unix.EPOLLIN {
+		s.near = false
+	}
+	if want == s.armed && (want == 0 || s.near == s.isNear) {
 		return
 	}
+	if s.armed != 0 && (want == 0 || s.near != s.isNear) {
+		_ = s.control(unix.EPOLL_CTL_DEL, 0) // fails where the link has ended
+		if s.armed = 0; want == 0 {
+			return
+		}
+	}
+	s.isNear = s.near
 	op := unix.EPOLL_CTL_MOD
-	switch {
-	case s.armed == 0:
+	if s.armed == 0 {
 		op = unix.EPOLL_CTL_ADD
-	case want == 0:
-		op = unix.EPOLL_CTL_DEL
 	}
-	ev := unix.EpollEvent{Events: want, Fd: int32(s.fd)}
+	events := want
 	if s.hupOnly {
-		ev.Events &^= unix.EPOLLRDHUP // EPOLLHUP comes unasked
+		events &^= unix.EPOLLRDHUP // EPOLLHUP comes unasked
 	}
-	if unix.EpollCtl(s.r.ep, op, s.fd, &ev) != nil {
+	err := s.control(op, events)
+	if err != nil && s.isNear {
+		s.near, s.isNear = false, false
+		err = s.control(op, events) // it was EPOLL_CTL_ADD
+	}
+	if err != nil {
 		// Out of memory or of fs.epoll.max_user_watches. Whoever waits ends.
 		s.armed = 0
 		s.broken = true
@@ -152,6 +170,14 @@ func (s *socket) arm() {
 		return
 	}
 	s.armed = want
+}
+
+// control is epoll_ctl(2) on where the socket is armed.
+func (s *socket) control(op int, events uint32) error {
+	if s.isNear {
+		return s.s.Link().Control(op, s.fd, events)
+	}
+	return unix.EpollCtl(s.r.ep, op, s.fd, &unix.EpollEvent{Events: events, Fd: int32(s.fd)})
 }
 
 // end ends the waiting of carry and waitHangup. Called with mu.
@@ -200,7 +226,13 @@ func (s *socket) resume() {
 }
 
 // carry moves bytes to the stream until it has no more credit, or for good.
-func (s *socket) carry(int) carried { return s.wait(false) }
+func (s *socket) carry(int) carried {
+	why := s.wait(false)
+	if why.b != nil {
+		return carried{send: s.s.Send(why.b, why.n)}
+	}
+	return why
+}
 
 // waitHangup waits until the program has closed the socket, true, or over is
 // closed and interrupt was called.
@@ -231,147 +263,15 @@ func (s *socket) wait(hupOnly bool) carried {
 	return s.outcome
 }
 
-// ready is called by the reactor's thread. It tells whether a goroutine was
-// woken.
-func (s *socket) ready(r *reactor, events uint32) (woke bool) {
-	const gone = unix.EPOLLHUP | unix.EPOLLERR
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.fd < 0 {
-		return false
-	}
-	reading, writing := s.reading, s.writing
-	if events&(unix.EPOLLOUT|gone) != 0 {
-		s.endWrite()
-	}
-	switch {
-	case !s.reading || s.moving:
-	case s.hupOnly:
-		if events&gone != 0 {
-			s.end(carried{})
-		}
-	case events&(unix.EPOLLIN|gone) != 0:
-		s.moving = true // so fd stays open: carry, which waits, has to end first
-		s.mu.Unlock()
-		why, more := s.move(r)
-		s.mu.Lock()
-		s.moving = false
-		switch {
-		case !more:
-			s.end(why)
-		case s.cut:
-			s.end(carried{read: os.ErrDeadlineExceeded})
-		}
-	}
-	s.arm()
-	return reading && !s.reading || writing && !s.writing
-}
-
-// move reads once and sends what it got. more says that carry need not be
-// woken.
-func (s *socket) move(r *reactor) (why carried, more bool) {
-	limit := s.s.TryCredit()
-	if limit == 0 {
-		return carried{}, false
-	}
-	if s.bulk && !s.copies && limit >= spliceFrom {
-		if why, more, ok := s.splice(r, limit); ok {
-			return why, more
-		}
-	}
-	b := link.NewBuffer()
-	n, err := s.receive(b.Payload()[:limit])
-	if n <= 0 || err != nil {
-		b.Free()
-		return unread(err)
-	}
-	s.bulk = n >= spliceFrom && !s.rights && s.s.CanSplice()
-	if err := s.s.Send(b, n); err != nil {
-		return carried{send: err}, false
-	}
-	return carried{}, true
-}
-
-func unread(err error) (why carried, more bool) {
-	switch err {
-	case unix.EAGAIN, unix.EINTR:
-		return carried{}, true
-	case nil:
-		err = io.EOF
-	}
-	return carried{read: err}, false
-}
-
-func (s *socket) receive(p []byte) (int, error) {
-	if s.rights {
-		return recvmsg(s.fd, p)
-	}
-	return unix.Read(s.fd, p)
-}
-
-// splice moves by way of the private pipe, since only that tells how many bytes
-// the frame has before the frame begins. ok is false if nothing was done.
-func (s *socket) splice(r *reactor, limit int) (why carried, more, ok bool) {
-	p := r.pipe()
-	if p.size == 0 {
-		return carried{}, false, false
-	}
-	n, err := unix.Splice(s.fd, nil, p.w, nil, limit, unix.SPLICE_F_NONBLOCK|unix.SPLICE_F_MOVE)
-	switch {
-	case err == unix.EINVAL || err == unix.ENOSYS || err == unix.EOPNOTSUPP:
-		s.copies = true
-		return carried{}, false, false
-	case n <= 0 || err != nil:
-		why, more = unread(err)
-		return why, more, true
-	}
-	s.bulk = n >= spliceFrom/4
-	if err := s.s.SendFrom(p.r, int(n)); err != nil {
-		p.close() // the rest of what it holds has nowhere to go
-		return carried{send: err}, false, true
-	}
-	return carried{}, true, true
-}
-
-var oobs = sync.Pool{New: func() any {
-	b := make([]byte, unix.CmsgSpace(4*253)) // SCM_MAX_FD, include/net/scm.h
-	return &b
-}}
-
-// recvmsg reads, and refuses descriptors: dropped in silence they would leave
-// a program waiting for the answer of a peer that got only half a message.
-func recvmsg(fd int, p []byte) (int, error) {
-	oob := oobs.Get().(*[]byte)
-	defer oobs.Put(oob)
-	n, oobn, flags, _, err := unix.Recvmsg(fd, p, *oob, unix.MSG_DONTWAIT|unix.MSG_CMSG_CLOEXEC)
-	if err != nil || oobn == 0 && flags&unix.MSG_CTRUNC == 0 {
-		return n, err
-	}
-	msgs, err := unix.ParseSocketControlMessage((*oob)[:oobn])
-	if err != nil {
-		return 0, os.NewSyscallError("control message", err)
-	}
-	found := flags&unix.MSG_CTRUNC != 0
-	for i := range msgs {
-		fds, err := unix.ParseUnixRights(&msgs[i])
-		if err != nil {
-			continue // credentials and the like
-		}
-		found = true
-		for _, f := range fds {
-			_ = unix.Close(f)
-		}
-	}
-	if found {
-		return 0, errRights
-	}
-	return n, nil
-}
-
-// tryWrite writes what the socket takes now.
+// tryWrite writes what the socket takes now. The link's reader calls it.
 func (s *socket) tryWrite(p []byte) (int, error) {
+	s.approach(len(p))
+	return s.put(p)
+}
+
+func (s *socket) put(p []byte) (int, error) {
 	return s.tried(func(fd int) (int, error) {
-		return unix.SendmsgN(fd, p, nil, nil, unix.MSG_NOSIGNAL|unix.MSG_DONTWAIT)
+		return wait.Send(fd, p)
 	})
 }
 
@@ -413,7 +313,7 @@ func (s *socket) tried(write func(fd int) (int, error)) (int, error) {
 // write writes all of p, by one goroutine at a time.
 func (s *socket) write(p []byte) (done int, err error) {
 	for {
-		n, err := s.tryWrite(p[done:])
+		n, err := s.put(p[done:])
 		done += n
 		if err != nil || done == len(p) {
 			return done, err
