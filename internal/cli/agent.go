@@ -3,7 +3,6 @@ package cli
 import (
 	"fmt"
 	"log/slog"
-	"os"
 
 	"github.com/spf13/cobra"
 
@@ -43,7 +42,11 @@ names the folders that play them.`,
 			stop, release := agent.StopOnSignal()
 			defer release()
 			cfg.Stop = stop
-			rw, err := link.Files(os.Stdin, os.Stdout)
+			in, out, err := stdio()
+			if err != nil {
+				return err
+			}
+			rw, err := link.Files(in, out)
 			if err != nil {
 				return err
 			}
