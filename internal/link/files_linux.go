@@ -85,7 +85,9 @@ func nonblock(f *os.File) (fd int, pipe bool, err error) {
 	}
 	fd = -1
 	if cerr := raw.Control(func(s uintptr) {
-		fd, err = unix.FcntlInt(s, unix.F_DUPFD_CLOEXEC, 3)
+		if fd = reopen(int(s)); fd < 0 {
+			fd, err = unix.FcntlInt(s, unix.F_DUPFD_CLOEXEC, 3)
+		}
 	}); cerr != nil {
 		err = cerr
 	}
@@ -100,6 +102,33 @@ func nonblock(f *os.File) (fd int, pipe bool, err error) {
 	_, _ = unix.FcntlInt(uintptr(fd), unix.F_SETPIPE_SZ, pipeSize) // not a pipe, or the user's share is used up
 	var st unix.Stat_t
 	return fd, unix.Fstat(fd, &st) == nil && st.Mode&unix.S_IFMT == unix.S_IFIFO, nil
+}
+
+// reopen opens an anonymous pipe once more, -1 where that is not to be had: it
+// belongs to another user, or nobody reads it. O_NONBLOCK belongs to the open
+// file, which a copy shares with whoever started this process and with its other
+// children. Any of them may clear it, and then calls that keep their P would
+// block; or be surprised that it is set. A FIFO with a name is not opened: poll(2)
+// tells a new reader nothing of a writer that has left.
+func reopen(fd int) int {
+	const pipefs = 0x50495045 // PIPEFS_MAGIC, linux/magic.h
+	var st unix.Statfs_t
+	if unix.Fstatfs(fd, &st) != nil || uint32(st.Type) != pipefs {
+		return -1
+	}
+	flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFL, 0)
+	if err != nil {
+		return -1
+	}
+	again, err := unix.Open(fmt.Sprintf("/proc/self/fd/%d", fd), flags&unix.O_ACCMODE|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+	if err != nil || again >= 3 {
+		return again // -1 with an error
+	}
+	defer unix.Close(again) // one of the standard numbers was free
+	if again, err = unix.FcntlInt(uintptr(again), unix.F_DUPFD_CLOEXEC, 3); err != nil {
+		return -1
+	}
+	return again
 }
 
 // enter begins a use of the descriptors, which leave ends.

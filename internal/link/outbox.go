@@ -304,8 +304,8 @@ func (o *outbox) flush() {
 // unlocks.
 func (o *outbox) leave(b []byte) {
 	o.left, o.leftDue = b, true
+	o.signal() // with the lock: once the link is known to have ended, run looks for this
 	o.mu.Unlock()
-	o.signal()
 }
 
 // tryFrame writes one frame without blocking; what the transport doesn't take

@@ -52,7 +52,9 @@ func (s *socket) ready(events uint32, near bool) (woke bool) {
 	switch {
 	case !s.reading || s.moving || s.isNear != near: // the last is an event of before
 	case s.hupOnly:
-		if events&gone != 0 {
+		// The event may be that of a socket closed since, which had the same
+		// number.
+		if events&gone != 0 && hungUp(s.fd) {
 			s.end(carried{})
 		}
 	case events&(unix.EPOLLIN|gone) != 0:

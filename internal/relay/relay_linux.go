@@ -105,7 +105,7 @@ func (s *socket) init(conn Conn, stream *link.Stream, passRights bool) error {
 	return err
 }
 
-// close closes the socket; nobody waits any more.
+// close closes the socket; no carry or waitHangup waits any more.
 func (s *socket) close() {
 	s.wmu.Lock()
 	defer s.wmu.Unlock()
@@ -115,7 +115,10 @@ func (s *socket) close() {
 		return
 	}
 	if s.r != nil {
-		s.reading, s.writing = false, false
+		s.reading = false
+		// What is queued may still wait for room, if the program closed after
+		// it had ended its own direction and this was seen before the event.
+		s.endWrite()
 		s.arm()
 		s.r.leave(s.s.Link(), s.fd)
 	}
@@ -359,7 +362,11 @@ func (s *socket) hangup() bool {
 	if s.fd < 0 {
 		return true
 	}
-	p := []unix.PollFd{{Fd: int32(s.fd)}}
+	return hungUp(s.fd)
+}
+
+func hungUp(fd int) bool {
+	p := []unix.PollFd{{Fd: int32(fd)}}
 	for {
 		_, err := unix.Poll(p, 0)
 		if err != unix.EINTR {
