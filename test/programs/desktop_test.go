@@ -49,6 +49,7 @@ func TestTmux(t *testing.T) {
 			return // a client's terminal is a descriptor, which can't cross
 		}
 		script := file(p.T, rig.Dir(p.T), "script", `set -e
+export SHELL=/bin/sh
 t="$1 -f /dev/null -S $2"
 $t new-session -d -s one 'sleep 60'
 $t new-session -d -s two 'sleep 60'

@@ -3,6 +3,7 @@
 package rig
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -197,8 +198,13 @@ func (r *Rig) command(uid uint32, groups []uint32, dir string, argv []string) *e
 // Output runs cmd within limit and returns its stdout and exit code.
 func Output(tb testing.TB, cmd *exec.Cmd, limit time.Duration) (string, int) {
 	tb.Helper()
+	var out bytes.Buffer
+	cmd.Stdout = &out
+	if err := cmd.Start(); err != nil {
+		tb.Fatalf("%q: %v", cmd.Args, err)
+	}
 	timer := time.AfterFunc(limit, func() { _ = cmd.Cancel() })
-	out, err := cmd.Output()
+	err := cmd.Wait()
 	if !timer.Stop() {
 		tb.Errorf("%q did not end in %v", cmd.Args, limit)
 	}
@@ -206,7 +212,7 @@ func Output(tb testing.TB, cmd *exec.Cmd, limit time.Duration) (string, int) {
 	if err != nil && !errors.As(err, &exit) {
 		tb.Fatalf("%q: %v", cmd.Args, err)
 	}
-	return string(out), cmd.ProcessState.ExitCode()
+	return out.String(), cmd.ProcessState.ExitCode()
 }
 
 // Processes lists the processes that belong to this rig.
