@@ -105,6 +105,9 @@ func supervisorKilled(s *stage) {
 	} {
 		p.Want("ok", "%s", call)
 	}
+	// The supervisor looks for closed sockets every 50 ms, and the agent hears of
+	// it after that; until then the file would be taken for one still in use.
+	time.Sleep(time.Second)
 	agent := s.agent()
 	supervisors := s.processes("drvsock:supervise")
 	if len(supervisors) != 1 {
