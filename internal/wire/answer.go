@@ -10,6 +10,7 @@ import (
 const (
 	answerStat = 1 // what lies there: statOther, statSocket or statDir
 	answerSize = 2
+	answerAddr = 3
 
 	statOther  = 1
 	statSocket = 2
@@ -23,18 +24,18 @@ const (
 
 // Append appends the answer to b.
 func (a *Answer) Append(b []byte) []byte {
-	if a.Stat == nil {
-		return b
+	if a.Stat != nil {
+		what := uint64(statOther)
+		switch {
+		case a.Stat.Socket:
+			what = statSocket
+		case a.Stat.Dir:
+			what = statDir
+		}
+		b = appendUint(b, answerStat, 1, what)
+		b = appendUint(b, answerSize, 8, a.Stat.Size)
 	}
-	what := uint64(statOther)
-	switch {
-	case a.Stat.Socket:
-		what = statSocket
-	case a.Stat.Dir:
-		what = statDir
-	}
-	b = appendUint(b, answerStat, 1, what)
-	return appendUint(b, answerSize, 8, a.Stat.Size)
+	return appendBytes(b, answerAddr, a.Address)
 }
 
 // ParseAnswer reads the payload of an ACCEPT frame.
@@ -56,6 +57,8 @@ func ParseAnswer(b []byte) (Answer, error) {
 				break
 			}
 			a.Stat.Size = size
+		case answerAddr:
+			a.Address = f.bytes(MaxPath)
 		}
 	}
 	if f.err != nil {

@@ -17,6 +17,9 @@ var requests = []Request{
 	{Kind: KindListen, From: 3, Backlog: 128},
 	{Kind: KindAccepted, From: 3, Peer: bytes.Repeat([]byte("p"), MaxPath)},
 	{Kind: KindStat, Path: []byte{0xff, 0, 1}},
+	{Kind: KindConnect, Network: NetPageant},
+	{Kind: KindBind, Path: []byte(`\\.\pipe\x`), Network: NetPipe, Replace: true, Message: true, Access: []byte("BOX\\bob\nS-1-1-0\n")},
+	{Kind: KindAccepted, From: 9, Caller: Caller{PID: 12, Program: "putty.exe", User: `BOX\alice`}},
 	{Kind: 200},
 }
 
@@ -25,7 +28,7 @@ var hellos = []Hello{
 	{Version: 9, MinVersion: 2, Features: 3, Role: RoleAgent, Window: MaxWindow, Build: "v1.2.3", OS: "windows", Arch: "arm64"},
 }
 
-var answers = []Answer{{}, {Stat: &Stat{}}, {Stat: &Stat{Socket: true}}, {Stat: &Stat{Dir: true, Size: 1 << 40}}}
+var answers = []Answer{{}, {Stat: &Stat{}}, {Stat: &Stat{Socket: true}}, {Stat: &Stat{Dir: true, Size: 1 << 40}}, {Address: []byte("127.0.0.1:4711")}}
 
 var refusals = []Refusal{
 	{Errno: errno.EACCES, Layer: errno.LayerHost, System: 10013, Text: "Der Zugriff wurde verweigert – ä"},

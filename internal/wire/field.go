@@ -23,6 +23,13 @@ func appendUint(b []byte, tag uint8, size int, v uint64) []byte {
 	return b
 }
 
+func appendFlag(b []byte, tag uint8, v bool) []byte {
+	if !v {
+		return b
+	}
+	return append(b, tag, 0, 1, 1)
+}
+
 func appendBytes[T []byte | string](b []byte, tag uint8, v T) []byte {
 	if len(v) == 0 {
 		return b

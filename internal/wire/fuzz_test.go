@@ -71,7 +71,7 @@ func FuzzRequest(f *testing.F) {
 			return
 		}
 		got, err := r.Append(nil)
-		if want := known(b, requestProgram); err != nil || !bytes.Equal(got, want) {
+		if want := known(b, requestUser); err != nil || !bytes.Equal(got, want) {
 			t.Errorf("request %q came back as %q, %v", want, got, err)
 		}
 	})
@@ -86,7 +86,7 @@ func FuzzAnswer(f *testing.F) {
 		if err != nil {
 			return
 		}
-		if got, want := a.Append(nil), known(b, answerSize); !bytes.Equal(got, want) {
+		if got, want := a.Append(nil), known(b, answerAddr); !bytes.Equal(got, want) {
 			t.Errorf("answer %q came back as %q", want, got)
 		}
 	})

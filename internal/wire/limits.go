@@ -17,6 +17,8 @@ const (
 	MaxPath    = 4096     // PATH_MAX of Linux; the host's own limit is far lower for a socket
 	MaxName    = 108      // sun_path of struct sockaddr_un
 	MaxProgram = 64       // name of the calling program
+	MaxUser    = 256      // account of a calling program
+	MaxAccess  = 1024     // accounts that may connect
 	MaxText    = 1024     // sentence of a refusal
 	MaxBuild   = 128      // build in a hello
 	MaxSystem  = 32       // OS and Arch in a hello

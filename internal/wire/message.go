@@ -2,7 +2,11 @@
 // requests of docs/protocol.md, and nothing that waits or remembers.
 package wire
 
-import "drvsock/internal/errno"
+import (
+	"fmt"
+
+	"drvsock/internal/errno"
+)
 
 // A Role says which side of the link speaks.
 type Role uint8
@@ -54,10 +58,47 @@ const (
 	KindUnlink Kind = 6
 )
 
-// A Caller is the guest's program on whose behalf a request is made.
+// A Network is the kind of a host endpoint that KindConnect or KindBind means.
+type Network uint8
+
+// The networks. The zero one is the Unix socket, which every host has; others
+// are refused with EAFNOSUPPORT by a host that lacks them.
+const (
+	NetUnix    Network = 0 // AF_UNIX stream socket; Path is its file
+	NetPipe    Network = 1 // Windows named pipe; Path is \\.\pipe\NAME
+	NetAssuan  Network = 2 // GnuPG's stand-in for a socket: Path is a file with a port and a nonce
+	NetCygwin  Network = 3 // Cygwin's and MSYS2's: Path is a file with a port and a secret
+	NetPageant Network = 4 // PuTTY's agent; no Path
+	NetTCP     Network = 5 // TCP on loopback; Path is IP:PORT
+)
+
+// String names the network as endpoint names do.
+func (n Network) String() string {
+	switch n {
+	case NetUnix:
+		return "unix"
+	case NetPipe:
+		return "pipe"
+	case NetAssuan:
+		return "assuan"
+	case NetCygwin:
+		return "cygwin"
+	case NetPageant:
+		return "pageant"
+	case NetTCP:
+		return "tcp"
+	}
+	return fmt.Sprintf("network %d", uint8(n))
+}
+
+// A Caller is the program that began a connection: the guest's one on whose
+// behalf a request is made, or for KindAccepted the host's one that connected.
 type Caller struct {
-	UID, GID, PID uint32 // effective ids, and the process
+	UID, GID, PID uint32 // effective ids (guest), and the process (0 if unknown)
 	Program       string // name of the program, at most MaxProgram bytes
+	// User is the account of a host's caller, such as BOX\alice or a SID, at
+	// most MaxUser bytes. Empty if unknown, and for a guest's caller.
+	User string
 }
 
 // A Request is the payload of an OPEN frame.
@@ -79,6 +120,16 @@ type Request struct {
 	Timeout  uint32 // KindConnect: milliseconds to wait for room, 0 for no limit
 	Peer     []byte // KindAccepted, at most MaxPath bytes, empty for an unnamed peer
 	Caller   Caller
+
+	Network Network // KindConnect, KindBind
+	// Replace asks KindBind to remove a stale socket file first: one of the same
+	// account on which nobody listens.
+	Replace bool
+	Message bool // KindBind, NetPipe: a message pipe, which can be half-closed
+	// Access names the accounts that may connect to what KindBind makes, each
+	// ended by a line feed, at most MaxAccess bytes; empty for the agent's own.
+	// Windows only.
+	Access []byte
 }
 
 // A Stat tells what lies at a host path.
@@ -91,6 +142,9 @@ type Stat struct {
 // An Answer is the payload of an ACCEPT frame.
 type Answer struct {
 	Stat *Stat // KindStat only
+	// Address is what KindBind made where the request left something open, such
+	// as a port of 0; at most MaxPath bytes.
+	Address []byte
 }
 
 // A Refusal is the payload of a REFUSE, STOP, RESET or GOAWAY frame.

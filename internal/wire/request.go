@@ -19,6 +19,11 @@ const (
 	requestGID      = 11
 	requestPID      = 12
 	requestProgram  = 13
+	requestNetwork  = 14
+	requestReplace  = 15
+	requestMessage  = 16
+	requestAccess   = 17
+	requestUser     = 18
 )
 
 // Append appends the request to b. A program's name that is too long is cut;
@@ -31,6 +36,8 @@ func (r *Request) Append(b []byte) ([]byte, error) {
 		return b, fmt.Errorf("name of %d bytes, limit %d", len(r.Name), MaxName)
 	case len(r.Peer) > MaxPath:
 		return b, fmt.Errorf("peer's name of %d bytes, limit %d", len(r.Peer), MaxPath)
+	case len(r.Access) > MaxAccess:
+		return b, fmt.Errorf("accounts of %d bytes, limit %d", len(r.Access), MaxAccess)
 	}
 	if err := r.complete(); err != nil {
 		return b, err
@@ -41,15 +48,18 @@ func (r *Request) Append(b []byte) ([]byte, error) {
 	b = appendUint(b, requestFrom, 4, uint64(r.From))
 	b = appendUint(b, requestBacklog, 4, uint64(r.Backlog))
 	b = appendUint(b, requestMode, 4, uint64(r.Mode))
-	if r.Nonblock {
-		b = appendUint(b, requestNonblock, 1, 1)
-	}
+	b = appendFlag(b, requestNonblock, r.Nonblock)
 	b = appendUint(b, requestTimeout, 4, uint64(r.Timeout))
 	b = appendBytes(b, requestPeer, r.Peer)
 	b = appendUint(b, requestUID, 4, uint64(r.Caller.UID))
 	b = appendUint(b, requestGID, 4, uint64(r.Caller.GID))
 	b = appendUint(b, requestPID, 4, uint64(r.Caller.PID))
 	b = appendBytes(b, requestProgram, cut(r.Caller.Program, MaxProgram))
+	b = appendUint(b, requestNetwork, 1, uint64(r.Network))
+	b = appendFlag(b, requestReplace, r.Replace)
+	b = appendFlag(b, requestMessage, r.Message)
+	b = appendBytes(b, requestAccess, r.Access)
+	b = appendBytes(b, requestUser, cut(r.Caller.User, MaxUser))
 	return b, nil
 }
 
@@ -60,7 +70,7 @@ func (r *Request) complete() error {
 	case 0:
 		return errors.New("request without a kind")
 	case KindConnect, KindBind, KindStat, KindUnlink:
-		if len(r.Path) == 0 {
+		if len(r.Path) == 0 && r.Network != NetPageant {
 			return fmt.Errorf("%s request without a path", r.Kind)
 		}
 	case KindListen, KindAccepted:
@@ -104,6 +114,16 @@ func ParseRequest(b []byte) (Request, error) {
 			r.Caller.PID = uint32(f.uint(4))
 		case requestProgram:
 			r.Caller.Program = string(f.bytes(MaxProgram))
+		case requestNetwork:
+			r.Network = Network(f.uint(1))
+		case requestReplace:
+			r.Replace = f.flag()
+		case requestMessage:
+			r.Message = f.flag()
+		case requestAccess:
+			r.Access = f.bytes(MaxAccess)
+		case requestUser:
+			r.Caller.User = string(f.bytes(MaxUser))
 		}
 	}
 	if f.err != nil {
