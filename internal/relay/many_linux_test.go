@@ -25,6 +25,7 @@ func descriptors(tb testing.TB) int {
 // counts descriptors before and after.
 func TestMany(t *testing.T) {
 	const n, size = 200, 100_000
+	_ = unix.Close(warm(t)) // see TestStress
 	before := descriptors(t)
 	g, a, streams := pipes(t)
 	var relays, programs sync.WaitGroup

@@ -32,7 +32,7 @@ func (e *end) note(format string, args ...any) {
 }
 
 func (e *end) write(s string) {
-	n, err := unix.SendmsgN(e.fd, []byte(s), nil, nil, unix.MSG_NOSIGNAL)
+	n, err := sendAll(e.fd, []byte(s))
 	e.note("write %d %v", n, err)
 }
 
