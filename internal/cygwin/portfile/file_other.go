@@ -1,0 +1,57 @@
+//go:build !windows
+
+package portfile
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"syscall"
+)
+
+// open opens path so that neither a FIFO nor a terminal that has taken the place
+// of a file holds up or gets hold of this process.
+func open(path string) (*os.File, error) {
+	return os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK|syscall.O_NOCTTY, 0)
+}
+
+// sharing reports whether err says that another has the file to itself for now.
+func sharing(error) bool { return false }
+
+// write makes a file beside cfg.Path that holds text and returns its name.
+func write(cfg *Config, text []byte) (string, error) {
+	f, err := os.CreateTemp(filepath.Dir(cfg.Path), ".drvsock-*.tmp") // 0600
+	if err != nil {
+		return "", err
+	}
+	_, err = f.Write(text)
+	if err == nil && (cfg.UID != -1 || cfg.GID != -1) {
+		err = f.Chown(cfg.UID, cfg.GID)
+	}
+	// After the owner: chown takes bits away.
+	if err == nil && cfg.Mode != 0 {
+		err = f.Chmod(cfg.Mode.Perm())
+	}
+	if err = errors.Join(err, f.Close()); err != nil {
+		_ = os.Remove(f.Name())
+		return "", err
+	}
+	return f.Name(), nil
+}
+
+// place gives the file temp the name path if that is free, else fs.ErrExist.
+func place(temp, path string) error {
+	err := os.Link(temp, path)
+	if err == nil || errors.Is(err, fs.ErrExist) {
+		return err
+	}
+	// A file system without hard links (FAT) answers EPERM.
+	if _, looked := os.Lstat(path); !errors.Is(looked, fs.ErrNotExist) {
+		return err
+	}
+	return os.Rename(temp, path)
+}
+
+// exclusive keeps others off the port, which Linux does by itself.
+func exclusive(_, _ string, _ syscall.RawConn) error { return nil }

@@ -1,0 +1,109 @@
+package portfile
+
+import (
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"unsafe"
+
+	"golang.org/x/sys/windows"
+)
+
+// open opens path; that it is a file on a disk is known by its Stat.
+func open(path string) (*os.File, error) { return os.Open(path) }
+
+// sharing reports whether err says that another has the file to itself for now,
+// as Cygwin has while it makes one (fhandler/socket_local.cc).
+func sharing(err error) bool { return errors.Is(err, windows.ERROR_SHARING_VIOLATION) }
+
+// write makes a file beside cfg.Path that holds text and returns its name. It is
+// closed to others from its making on, not only after a change of its DACL.
+func write(cfg *Config, text []byte) (string, error) {
+	sddl := cfg.SDDL
+	if sddl == "" {
+		user, err := windows.GetCurrentProcessToken().GetTokenUser()
+		if err != nil {
+			return "", fmt.Errorf("account of this process: %w", err)
+		}
+		sddl = "D:P(A;;FA;;;" + user.User.Sid.String() + ")"
+	}
+	sd, err := windows.SecurityDescriptorFromString(sddl)
+	if err != nil {
+		return "", fmt.Errorf("security descriptor %s: %w", sddl, err)
+	}
+	sa := windows.SecurityAttributes{SecurityDescriptor: sd}
+	sa.Length = uint32(unsafe.Sizeof(sa))
+	attributes := uint32(windows.FILE_ATTRIBUTE_NORMAL)
+	if cfg.System {
+		// Cygwin takes no other file for a socket.
+		attributes = windows.FILE_ATTRIBUTE_SYSTEM
+	}
+	var random [8]byte
+	_, _ = rand.Read(random[:])
+	temp := filepath.Join(filepath.Dir(cfg.Path), fmt.Sprintf(".drvsock-%x.tmp", random))
+	name, err := windows.UTF16PtrFromString(extended(temp))
+	if err != nil {
+		return "", &os.PathError{Op: "create", Path: temp, Err: err}
+	}
+	h, err := windows.CreateFile(name, windows.GENERIC_WRITE, 0, &sa, windows.CREATE_NEW, attributes, 0)
+	if err != nil {
+		return "", &os.PathError{Op: "create", Path: temp, Err: err}
+	}
+	f := os.NewFile(uintptr(h), temp)
+	_, err = f.Write(text)
+	if err = errors.Join(err, f.Close()); err != nil {
+		_ = os.Remove(temp)
+		return "", err
+	}
+	return temp, nil
+}
+
+// place gives the file temp the name path if that is free, else fs.ErrExist.
+func place(temp, path string) error {
+	from, err := windows.UTF16PtrFromString(extended(temp))
+	if err != nil {
+		return &os.PathError{Op: "rename", Path: temp, Err: err}
+	}
+	to, err := windows.UTF16PtrFromString(extended(path))
+	if err != nil {
+		return &os.PathError{Op: "rename", Path: path, Err: err}
+	}
+	err = windows.MoveFileEx(from, to, 0)
+	if errors.Is(err, windows.ERROR_ALREADY_EXISTS) || errors.Is(err, windows.ERROR_FILE_EXISTS) {
+		return fs.ErrExist
+	}
+	if err != nil {
+		return &os.PathError{Op: "rename", Path: path, Err: err}
+	}
+	return nil
+}
+
+// extended returns a path on a drive in the form whose length isn't limited to
+// MAX_PATH.
+func extended(path string) string {
+	if len(path) > 2 && path[1] == ':' && strings.ContainsAny(path[2:3], `\/`) {
+		return `\\?\` + filepath.Clean(path)
+	}
+	return path
+}
+
+// soExclusive is SO_EXCLUSIVEADDRUSE of winsock2.h.
+const soExclusive = ^windows.SO_REUSEADDR
+
+// exclusive keeps others from listening on the same port by SO_REUSEADDR, which
+// on Windows takes connections away ("Using SO_REUSEADDR and
+// SO_EXCLUSIVEADDRUSE" in the Winsock documentation).
+func exclusive(_, _ string, raw syscall.RawConn) error {
+	var inner error
+	if err := raw.Control(func(fd uintptr) {
+		inner = windows.SetsockoptInt(windows.Handle(fd), windows.SOL_SOCKET, soExclusive, 1)
+	}); err != nil {
+		return err
+	}
+	return inner
+}
