@@ -8,6 +8,7 @@ import (
 
 	"drvsock/internal/errno"
 	"drvsock/internal/link"
+	"drvsock/internal/socket"
 	"drvsock/internal/wire"
 )
 
@@ -94,11 +95,11 @@ func (s *server) accept(h *handle, limit int) {
 }
 
 // offer opens the stream of a connection that came in on h.
-func (s *server) offer(h *handle, peer []byte) (*link.Stream, error) {
-	if len(peer) > maxPeer {
-		return nil, errno.Errorf(errno.ENAMETOOLONG, errno.LayerAgent, "the peer's name has %d bytes", len(peer))
+func (s *server) offer(h *handle, peer socket.Peer) (*link.Stream, error) {
+	if len(peer.Name) > maxPeer {
+		return nil, errno.Errorf(errno.ENAMETOOLONG, errno.LayerAgent, "the peer's name has %d bytes", len(peer.Name))
 	}
-	stream, _, err := s.link.Open(h.ctx, wire.Request{Kind: wire.KindAccepted, From: h.id, Peer: peer})
+	stream, _, err := s.link.Open(h.ctx, wire.Request{Kind: wire.KindAccepted, From: h.id, Peer: peer.Name, Caller: announced(peer.Caller)})
 	return stream, err
 }
 

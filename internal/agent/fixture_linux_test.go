@@ -17,6 +17,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"drvsock/internal/afunix"
 )
 
 // nobody is the uid of the tests' second account.
@@ -82,10 +84,10 @@ func full(t testing.TB, path string) {
 	fd := bound(t, path, unix.SOCK_STREAM)
 	check(t, unix.Listen(fd, 0))
 	for range 100 {
-		c, err := newSocket()
+		c, err := afunix.NewSocket()
 		check(t, err)
 		t.Cleanup(func() { _ = unix.Close(c) })
-		switch err := connectRaw(c, path); err {
+		switch err := afunix.Connect(c, path); err {
 		case nil:
 		case unix.EAGAIN:
 			return

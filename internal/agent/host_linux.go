@@ -6,9 +6,11 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"golang.org/x/sys/unix"
 
+	"drvsock/internal/afunix"
 	"drvsock/internal/drive"
 	"drvsock/internal/errno"
 	"drvsock/internal/wire"
@@ -49,7 +51,7 @@ func newHost(cfg Config) (*host, error) {
 func (h *host) resolve(path []byte) (dir, name string, err error) {
 	letter, names, ok := drive.SplitHost(path)
 	if !ok {
-		return "", "", badPath(path)
+		return "", "", afunix.BadPath(path)
 	}
 	dir, ok = h.drives[letter]
 	if !ok {
@@ -64,9 +66,18 @@ func (h *host) resolve(path []byte) (dir, name string, err error) {
 	return dir, string(names[len(names)-1]), nil
 }
 
+// file returns the path in this system of a file on a drive.
+func (h *host) file(path string) (string, error) {
+	dir, name, err := h.resolve([]byte(strings.ReplaceAll(path, "/", `\`)))
+	if err != nil {
+		return "", err
+	}
+	return dir + "/" + name, nil
+}
+
 // dial connects a new socket to the one at path.
-func (h *host) dial(ctx context.Context, path []byte, opt connectOptions) (*net.UnixConn, error) {
-	fd, err := newSocket()
+func (h *host) dial(ctx context.Context, path []byte, opt afunix.Wait) (*net.UnixConn, error) {
+	fd, err := afunix.NewSocket()
 	if err != nil {
 		return nil, err
 	}
@@ -74,7 +85,7 @@ func (h *host) dial(ctx context.Context, path []byte, opt connectOptions) (*net.
 }
 
 // connect owns fd.
-func (h *host) connect(ctx context.Context, fd int, path []byte, opt connectOptions) (*net.UnixConn, error) {
+func (h *host) connect(ctx context.Context, fd int, path []byte, opt afunix.Wait) (*net.UnixConn, error) {
 	f := os.NewFile(uintptr(fd), "socket")
 	defer f.Close()
 	dir, name, err := h.resolve(path)
@@ -83,7 +94,7 @@ func (h *host) connect(ctx context.Context, fd int, path []byte, opt connectOpti
 	}
 	full := dir + "/" + name
 	addr := full
-	if len(addr) > maxName {
+	if len(addr) > afunix.MaxName {
 		// The magic link leads to the very file, whatever its path's length.
 		// O_PATH asks for search permission alone, as connect does; write
 		// permission for the socket is checked by connect.
@@ -94,7 +105,7 @@ func (h *host) connect(ctx context.Context, fd int, path []byte, opt connectOpti
 		defer unix.Close(target)
 		addr = fmt.Sprintf("/proc/self/fd/%d", target)
 	}
-	if err := connectWait(ctx, fd, addr, opt); err != nil {
+	if err := afunix.ConnectWait(ctx, fd, addr, opt); err != nil {
 		return nil, fmt.Errorf("connect %s: %w", full, err)
 	}
 	c, err := net.FileConn(f) // a duplicate
@@ -106,7 +117,7 @@ func (h *host) connect(ctx context.Context, fd int, path []byte, opt connectOpti
 
 // bind makes a socket whose file is path. The
 // socket's own name is name if that means the same file, else the whole path.
-func (h *host) bind(path, name []byte, opt bindOptions) (*socket, error) {
+func (h *host) bind(path, name []byte, opt bindOptions) (*unixSocket, error) {
 	dir, base, err := h.resolve(path)
 	if err != nil {
 		return nil, err
@@ -121,42 +132,44 @@ func (h *host) bind(path, name []byte, opt bindOptions) (*socket, error) {
 	}
 	defer unix.Close(folder)
 	addr := full
-	if len(addr) > maxName || string(name) == base {
+	if len(addr) > afunix.MaxName || string(name) == base {
 		addr = base
 	}
-	fd, err := newSocket()
+	fd, err := afunix.NewSocket()
 	if err != nil {
 		return nil, err
 	}
 	f := os.NewFile(uintptr(fd), "socket")
 	defer f.Close()
-	err = onOwnThread(func() error {
+	err = afunix.OnOwnThread(func() error {
 		unix.Umask(int(^opt.mode & 0o777))
-		if err := takeOwner(opt.owner); err != nil {
-			return fmt.Errorf("take the owner: %w", err)
+		if o := opt.owner; o != nil {
+			if err := afunix.TakeOwner(int(o.uid), int(o.gid)); err != nil {
+				return fmt.Errorf("take the owner: %w", err)
+			}
 		}
 		if addr == base {
 			if err := unix.Fchdir(folder); err != nil {
 				return err
 			}
 		}
-		return bindRaw(fd, addr)
+		return afunix.Bind(fd, addr)
 	})
 	if err != nil {
 		return nil, fmt.Errorf("bind %s: %w", full, err)
 	}
-	id, err := identify(folder, base)
+	id, err := afunix.Identify(folder, base)
 	if err != nil {
-		id = identity{} // gone already; nothing to remove later
+		id = afunix.Identity{} // gone already; nothing to remove later
 	}
 	l, err := net.FileListener(f) // a duplicate, which doesn't listen yet
 	if err != nil {
-		if id.made() {
+		if id.Known() {
 			_ = unix.Unlinkat(folder, base, 0)
 		}
 		return nil, fmt.Errorf("adopt socket: %w", err)
 	}
-	return &socket{host: h, l: l.(*net.UnixListener), file: full, id: id}, nil
+	return &unixSocket{host: h, l: l.(*net.UnixListener), file: full, id: id}, nil
 }
 
 // stat says what lies at path itself, a link not followed.

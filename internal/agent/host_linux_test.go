@@ -14,6 +14,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"drvsock/internal/afunix"
 	"drvsock/internal/drive"
 	"drvsock/internal/errno"
 )
@@ -96,12 +97,12 @@ func TestResolve(t *testing.T) {
 // nativeMode binds natively under a umask and returns the file's mode.
 func nativeMode(t *testing.T, path string, umask int) os.FileMode {
 	t.Helper()
-	fd, err := newSocket()
+	fd, err := afunix.NewSocket()
 	check(t, err)
 	defer unix.Close(fd)
-	check(t, onOwnThread(func() error {
+	check(t, afunix.OnOwnThread(func() error {
 		unix.Umask(umask)
-		return bindRaw(fd, path)
+		return afunix.Bind(fd, path)
 	}))
 	return mode(t, path)
 }
@@ -143,7 +144,7 @@ func TestPeerSeesName(t *testing.T) {
 	h := testHost(t, dir)
 	deep := strings.Repeat("/"+strings.Repeat("d", 60), 4)
 	check(t, os.MkdirAll(dir+deep, 0o755))
-	longest := strings.Repeat("n", maxName)
+	longest := strings.Repeat("n", afunix.MaxName)
 	tests := []struct {
 		name string
 		file string // below dir
@@ -174,7 +175,7 @@ func TestPeerSeesName(t *testing.T) {
 			if _, err := os.Lstat(file); err != nil {
 				t.Fatalf("file: %v", err)
 			}
-			c, err := s.connect(t.Context(), hostPath(deep[1:]+"/srv"), connectOptions{})
+			c, err := s.connect(t.Context(), hostPath(deep[1:]+"/srv"), afunix.Wait{})
 			check(t, err)
 			defer c.Close()
 			r, peer, err := srv.accept()
@@ -213,12 +214,12 @@ func TestPeerUnnamedAndAbstract(t *testing.T) {
 	defer srv.close()
 	check(t, srv.listen(5))
 	for _, want := range []string{"", "\x00drvsock-test\x00tail"} {
-		fd, err := newSocket()
+		fd, err := afunix.NewSocket()
 		check(t, err)
 		if want != "" {
-			check(t, bindRaw(fd, want))
+			check(t, afunix.Bind(fd, want))
 		}
-		check(t, connectRaw(fd, dir+"/srv"))
+		check(t, afunix.Connect(fd, dir+"/srv"))
 		c, peer, err := srv.accept()
 		check(t, err)
 		if string(peer) != want {
@@ -236,17 +237,17 @@ func TestStates(t *testing.T) {
 	h := testHost(t, dir)
 	scene(t, dir)
 	ctx := t.Context()
-	open := func(name string) *socket {
+	open := func(name string) *unixSocket {
 		s, err := h.bind(hostPath(name), nil, bindOptions{mode: 0o777})
 		check(t, err)
 		t.Cleanup(s.close)
 		return s
 	}
 	oracle := func(name string) int {
-		fd, err := newSocket()
+		fd, err := afunix.NewSocket()
 		check(t, err)
 		t.Cleanup(func() { _ = unix.Close(fd) })
-		check(t, bindRaw(fd, dir+"/"+name))
+		check(t, afunix.Bind(fd, dir+"/"+name))
 		return fd
 	}
 	same := func(what string, got, want error) {
@@ -262,16 +263,16 @@ func TestStates(t *testing.T) {
 	s, fd := open("a"), oracle("na")
 	same("listen", s.listen(1), unix.Listen(fd, 1))
 	same("listen again", s.listen(7), unix.Listen(fd, 7))
-	_, err := s.connect(ctx, live, connectOptions{})
-	same("connect of a listener", err, connectRaw(fd, dir+"/live"))
+	_, err := s.connect(ctx, live, afunix.Wait{})
+	same("connect of a listener", err, afunix.Connect(fd, dir+"/live"))
 
 	s, fd = open("b"), oracle("nb")
-	_, err = s.connect(ctx, hostPath("stale"), connectOptions{})
-	same("connect refused", err, connectRaw(fd, dir+"/stale"))
-	c, err := s.connect(ctx, live, connectOptions{})
-	same("connect after that", err, connectRaw(fd, dir+"/live"))
-	_, err = s.connect(ctx, live, connectOptions{})
-	same("connect twice", err, connectRaw(fd, dir+"/live"))
+	_, err = s.connect(ctx, hostPath("stale"), afunix.Wait{})
+	same("connect refused", err, afunix.Connect(fd, dir+"/stale"))
+	c, err := s.connect(ctx, live, afunix.Wait{})
+	same("connect after that", err, afunix.Connect(fd, dir+"/live"))
+	_, err = s.connect(ctx, live, afunix.Wait{})
+	same("connect twice", err, afunix.Connect(fd, dir+"/live"))
 	same("listen after connect", s.listen(1), unix.Listen(fd, 1))
 	_ = c.Close()
 }
@@ -335,16 +336,16 @@ func TestConnectWaits(t *testing.T) {
 	h := testHost(t, dir)
 	fd := bound(t, dir+"/srv", unix.SOCK_STREAM)
 	check(t, unix.Listen(fd, 0))
-	first, err := h.dial(t.Context(), hostPath("srv"), connectOptions{})
+	first, err := h.dial(t.Context(), hostPath("srv"), afunix.Wait{})
 	check(t, err)
 	defer first.Close()
 
 	ctx, cancel := context.WithCancel(t.Context())
-	const many = patients + 20 // more than there are threads for
+	const many = 64 + 20 // more than there are threads for
 	stopped := make(chan error, many)
 	for range many {
 		go func() {
-			_, err := h.dial(ctx, hostPath("srv"), connectOptions{})
+			_, err := h.dial(ctx, hostPath("srv"), afunix.Wait{})
 			stopped <- err
 		}()
 	}
@@ -366,7 +367,7 @@ func TestConnectWaits(t *testing.T) {
 	}
 
 	begin := time.Now()
-	if _, err := h.dial(t.Context(), hostPath("srv"), connectOptions{timeout: 250 * time.Millisecond}); !errors.Is(err, unix.EAGAIN) {
+	if _, err := h.dial(t.Context(), hostPath("srv"), afunix.Wait{Limit: 250 * time.Millisecond}); !errors.Is(err, unix.EAGAIN) {
 		t.Errorf("connect with a timeout: %v", err)
 	}
 	if d := time.Since(begin); d < 240*time.Millisecond || d > 3*time.Second {
@@ -375,7 +376,7 @@ func TestConnectWaits(t *testing.T) {
 
 	got := make(chan error, 1)
 	go func() {
-		c, err := h.dial(t.Context(), hostPath("srv"), connectOptions{})
+		c, err := h.dial(t.Context(), hostPath("srv"), afunix.Wait{})
 		if err == nil {
 			err = c.Close()
 		}
@@ -395,7 +396,7 @@ func TestConnectWaits(t *testing.T) {
 func TestConnectionIsNotBlocking(t *testing.T) {
 	dir := folder(t)
 	listener(t, dir+"/srv", func(c *net.UnixConn) { time.Sleep(200 * time.Millisecond); _ = c.Close() })
-	c, err := testHost(t, dir).dial(t.Context(), hostPath("srv"), connectOptions{})
+	c, err := testHost(t, dir).dial(t.Context(), hostPath("srv"), afunix.Wait{})
 	check(t, err)
 	defer c.Close()
 	check(t, c.SetReadDeadline(time.Now().Add(20*time.Millisecond)))

@@ -16,6 +16,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
 
+	"drvsock/internal/afunix"
 	"drvsock/internal/errno"
 	"drvsock/internal/link"
 	"drvsock/internal/wire"
@@ -190,10 +191,10 @@ func TestAcceptIsBounded(t *testing.T) {
 	// moment to get to.
 	refused := 0
 	for end := time.Now().Add(5 * time.Second); refused < 20; {
-		fd, err := newSocket()
+		fd, err := afunix.NewSocket()
 		check(t, err)
 		fds = append(fds, fd)
-		if err := connectRaw(fd, dir+"/srv"); err == unix.EAGAIN {
+		if err := afunix.Connect(fd, dir+"/srv"); err == unix.EAGAIN {
 			refused++
 			time.Sleep(5 * time.Millisecond)
 		} else if err != nil || time.Now().After(end) {

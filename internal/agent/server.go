@@ -9,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	"drvsock/internal/afunix"
 	"drvsock/internal/errno"
 	"drvsock/internal/link"
 	"drvsock/internal/relay"
@@ -40,7 +41,7 @@ type server struct {
 // handle is a socket that the guest bound, known by the stream of its request.
 type handle struct {
 	id   uint32
-	sock *socket
+	sock held
 
 	ctx    context.Context // ends with the stream
 	cancel context.CancelFunc
@@ -137,16 +138,19 @@ func (s *server) handle(in *link.Incoming) {
 // connect carries out KindConnect and, once it has answered, relays.
 func (s *server) connect(in *link.Incoming) error {
 	r := &in.Request
-	opt := connectOptions{nonblock: r.Nonblock, timeout: time.Duration(r.Timeout) * time.Millisecond}
-	var conn *net.UnixConn
+	opt := afunix.Wait{Never: r.Nonblock, Limit: time.Duration(r.Timeout) * time.Millisecond}
+	var conn relay.Conn
 	var err error
-	if r.From != 0 {
+	switch {
+	case general(r):
+		conn, err = s.dialGeneral(in.Context(), r)
+	case r.From != 0:
 		h, herr := s.find(r.From)
 		if herr != nil {
 			return herr
 		}
 		conn, err = h.sock.connect(in.Context(), r.Path, opt)
-	} else {
+	default:
 		conn, err = s.host.dial(in.Context(), r.Path, opt)
 	}
 	if err != nil {
@@ -162,7 +166,7 @@ func (s *server) connect(in *link.Incoming) error {
 }
 
 // relay joins both and owns them.
-func (s *server) relay(conn *net.UnixConn, stream *link.Stream) {
+func (s *server) relay(conn relay.Conn, stream *link.Stream) {
 	if err := relay.Join(conn, stream); err != nil {
 		s.log.Debug("connection ended", "stream", stream.ID(), "error", err)
 	}
@@ -170,12 +174,7 @@ func (s *server) relay(conn *net.UnixConn, stream *link.Stream) {
 
 // bind carries out KindBind and holds the socket until its stream ends.
 func (s *server) bind(in *link.Incoming) error {
-	r := &in.Request
-	opt := bindOptions{mode: r.Mode}
-	if s.sameUsers {
-		opt.owner = &owner{r.Caller.UID, r.Caller.GID}
-	}
-	sock, err := s.host.bind(r.Path, r.Name, opt)
+	sock, address, err := s.make(&in.Request)
 	if err != nil {
 		return err
 	}
@@ -187,7 +186,7 @@ func (s *server) bind(in *link.Incoming) error {
 	}
 	// Registered first: the guest may refer to the handle as soon as it has
 	// the answer.
-	stream, err := in.Accept(wire.Answer{})
+	stream, err := in.Accept(wire.Answer{Address: []byte(address)})
 	if err != nil {
 		if s.forget(h) {
 			s.discard(h) // nobody learnt that the file was made
@@ -201,13 +200,29 @@ func (s *server) bind(in *link.Incoming) error {
 	if s.forget(h) {
 		if errors.Is(err, io.EOF) {
 			h.cancel()
-			h.sock.close() // and the file stays, as an operating system leaves it
+			h.sock.close() // and a program's file stays, as an operating system leaves it
 		} else {
 			s.discard(h) // reset: the guest takes the bind back
 		}
 	}
 	_ = stream.Close()
 	return nil
+}
+
+// make makes what KindBind asks for, and returns its address if that is news.
+func (s *server) make(r *wire.Request) (sock held, address string, err error) {
+	if general(r) {
+		return s.bindGeneral(r)
+	}
+	opt := bindOptions{mode: r.Mode}
+	if s.sameUsers {
+		opt.owner = &owner{r.Caller.UID, r.Caller.GID}
+	}
+	u, err := s.host.bind(r.Path, r.Name, opt)
+	if err != nil {
+		return nil, "", err
+	}
+	return program{u}, "", nil
 }
 
 // hold waits until the guest ends a stream that carries no bytes.

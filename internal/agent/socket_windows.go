@@ -11,17 +11,19 @@ import (
 
 	"golang.org/x/sys/windows"
 
+	"drvsock/internal/afunix"
 	"drvsock/internal/errno"
+	"drvsock/internal/relay"
 )
 
-// socket is a bound socket. It begins as a bare handle, since package net has
+// unixSocket is a bound socket. It begins as a bare handle, since package net has
 // no socket that is bound and doesn't listen, and becomes package net's with
 // listen or connect.
-type socket struct {
+type unixSocket struct {
 	host *host
 	file string // absolute path of the file
 
-	id atomic.Pointer[identity] // of the file that bind made; nil if unknown
+	id atomic.Pointer[afunix.Identity] // of the file that bind made; nil if unknown
 
 	mu        sync.Mutex
 	raw       windows.Handle    // 0 once it went over to package net, or closed
@@ -31,18 +33,8 @@ type socket struct {
 	closed    bool
 }
 
-// newSocket returns a stream socket that no child inherits.
-func newSocket() (windows.Handle, error) {
-	h, err := windows.WSASocket(windows.AF_UNIX, windows.SOCK_STREAM, 0, nil, 0,
-		windows.WSA_FLAG_OVERLAPPED|windows.WSA_FLAG_NO_HANDLE_INHERIT)
-	if err != nil {
-		return 0, fmt.Errorf("socket: %w", err)
-	}
-	return h, nil
-}
-
 // listen makes the socket listen, or changes its backlog.
-func (s *socket) listen(backlog int) error {
+func (s *unixSocket) listen(backlog int) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.busy || s.connected || s.closed {
@@ -72,10 +64,10 @@ func (s *socket) listen(backlog int) error {
 // listenAnew replaces a socket that package net cannot take over by a new one
 // at the same path. Between the two the path is free for others, so it is the
 // second best way.
-func (s *socket) listenAnew(reason error) error {
+func (s *unixSocket) listenAnew(reason error) error {
 	s.host.log.Warn("bound socket is made anew to listen", "path", s.file, "reason", reason)
 	s.giveUp()
-	err := withShort(s.file, func(name string) error {
+	err := afunix.WithShort(s.file, func(name string) error {
 		l, err := net.ListenUnix("unix", &net.UnixAddr{Name: name, Net: "unix"})
 		if err == nil {
 			l.SetUnlinkOnClose(false)
@@ -84,15 +76,15 @@ func (s *socket) listenAnew(reason error) error {
 		return err
 	})
 	if err != nil {
-		return refused(errno.OpBind, s.file, err)
+		return afunix.Refused(errno.OpBind, s.file, err)
 	}
 	s.know()
 	return nil
 }
 
 // know notes the identity of the file, which was made just now.
-func (s *socket) know() {
-	id, err := identify(s.file)
+func (s *unixSocket) know() {
+	id, err := afunix.Identify(s.file)
 	if err != nil {
 		s.host.log.Warn("socket file without identity stays at the end", "error", err)
 		s.id.Store(nil)
@@ -102,7 +94,7 @@ func (s *socket) know() {
 }
 
 // giveUp closes the bare handle and removes its file.
-func (s *socket) giveUp() {
+func (s *unixSocket) giveUp() {
 	if err := s.removeOwn(); err != nil {
 		s.host.log.Warn("socket file stays", "error", err)
 	}
@@ -114,7 +106,7 @@ func (s *socket) giveUp() {
 
 // adoptable says whether the system can duplicate the socket, as package net
 // does to take it over. A stand-in for Winsock may not.
-func (s *socket) adoptable() error {
+func (s *unixSocket) adoptable() error {
 	if s.raw == 0 {
 		return errno.Errorf(errno.EBADF, errno.LayerAgent, "%s has lost its socket", s.file)
 	}
@@ -133,7 +125,7 @@ func (s *socket) adoptable() error {
 
 // accept waits for a connection; peer is the name that its other end is bound
 // to, empty for none. Only after listen. close ends it with net.ErrClosed.
-func (s *socket) accept() (conn *net.UnixConn, peer []byte, err error) {
+func (s *unixSocket) accept() (conn *net.UnixConn, peer []byte, err error) {
 	s.mu.Lock()
 	l := s.l
 	s.mu.Unlock()
@@ -141,18 +133,12 @@ func (s *socket) accept() (conn *net.UnixConn, peer []byte, err error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	// Package net shows an unnamed peer as "@" (or nothing); Windows paths
-	// don't begin so.
-	if a, ok := conn.RemoteAddr().(*net.UnixAddr); ok && a != nil && !strings.HasPrefix(a.Name, "@") {
-		name, _, _ := strings.Cut(a.Name, "\x00")
-		peer = []byte(name)
-	}
-	return conn, peer, nil
+	return conn, afunix.PeerName(conn), nil
 }
 
 // connect connects the socket itself, so that the peer sees its name.
-func (s *socket) connect(ctx context.Context, path []byte, _ connectOptions) (*net.UnixConn, error) {
-	file, err := checkWindowsPath(path)
+func (s *unixSocket) connect(ctx context.Context, path []byte, _ afunix.Wait) (*net.UnixConn, error) {
+	file, err := afunix.CheckWindowsPath(path)
 	if err != nil {
 		return nil, err
 	}
@@ -195,17 +181,17 @@ func (s *socket) connect(ctx context.Context, path []byte, _ connectOptions) (*n
 }
 
 // connectRaw is connect's part that the system may keep waiting. It ends busy.
-func (s *socket) connectRaw(ctx context.Context, raw windows.Handle, file string) (*net.UnixConn, error) {
+func (s *unixSocket) connectRaw(ctx context.Context, raw windows.Handle, file string) (*net.UnixConn, error) {
 	reason := s.adoptable()
 	if reason == nil {
-		err := withShort(file, func(name string) error {
+		err := afunix.WithShort(file, func(name string) error {
 			return windows.Connect(raw, &windows.SockaddrUnix{Name: name})
 		})
 		if err != nil {
 			s.mu.Lock()
 			s.busy = false
 			s.mu.Unlock()
-			return nil, refused(errno.OpConnect, file, fmt.Errorf("connect %s: %w", file, err))
+			return nil, afunix.Refused(errno.OpConnect, file, fmt.Errorf("connect %s: %w", file, err))
 		}
 	}
 	s.mu.Lock()
@@ -226,7 +212,7 @@ func (s *socket) connectRaw(ctx context.Context, raw windows.Handle, file string
 	}
 	s.host.log.Warn("bound socket is made anew to connect", "path", s.file, "reason", reason)
 	s.giveUp()
-	conn, err := s.host.dialFrom(ctx, &net.UnixAddr{Name: s.file, Net: "unix"}, file)
+	conn, err := afunix.Dial(ctx, &net.UnixAddr{Name: s.file, Net: "unix"}, file)
 	if err == nil {
 		s.connected = true
 		s.know()
@@ -235,7 +221,7 @@ func (s *socket) connectRaw(ctx context.Context, raw windows.Handle, file string
 }
 
 // close closes the socket and leaves its file. It may be called twice.
-func (s *socket) close() {
+func (s *unixSocket) close() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.closed = true
@@ -248,7 +234,30 @@ func (s *socket) close() {
 	}
 }
 
-func (s *socket) control(fn func(h windows.Handle) error) error {
+// owns reports whether the file is the one that bind made.
+func (s *unixSocket) owns() bool {
+	made := s.id.Load()
+	if made == nil {
+		return false
+	}
+	id, err := afunix.Identify(s.file)
+	return err == nil && id == *made
+}
+
+// at reports whether path leads to the file that bind made.
+func (s *unixSocket) at(_ *host, path []byte) bool {
+	return strings.EqualFold(string(path), s.file) && s.owns()
+}
+
+// removeOwn removes the file if it is the one that bind made.
+func (s *unixSocket) removeOwn() error {
+	if !s.owns() {
+		return nil
+	}
+	return afunix.Remove(s.file)
+}
+
+func (s *unixSocket) control(fn func(h windows.Handle) error) error {
 	raw, err := s.l.SyscallConn()
 	if err != nil {
 		return err
@@ -260,13 +269,16 @@ func (s *socket) control(fn func(h windows.Handle) error) error {
 	return inner
 }
 
-// abort closes conn so that the other end sees a failure: without a linger time
-// Windows resets the connection.
-func abort(conn *net.UnixConn) {
-	if raw, err := conn.SyscallConn(); err == nil {
+// reset makes the Close of a program's connection a reset: without a linger time
+// Windows does so.
+func reset(conn relay.Conn) {
+	c, ok := conn.(*net.UnixConn)
+	if !ok {
+		return
+	}
+	if raw, err := c.SyscallConn(); err == nil {
 		_ = raw.Control(func(fd uintptr) {
 			_ = windows.SetsockoptLinger(windows.Handle(fd), windows.SOL_SOCKET, windows.SO_LINGER, &windows.Linger{Onoff: 1})
 		})
 	}
-	_ = conn.Close()
 }

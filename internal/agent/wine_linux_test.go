@@ -20,9 +20,10 @@ import (
 	"drvsock/wine"
 )
 
-// The Windows half under Wine: an agent that serves both ends of each
-// connection, so that no other Windows program is needed.
-func TestUnderWine(t *testing.T) {
+// wineAgent starts this agent's Windows half, with a folder on drive C whose
+// Windows path is root.
+func wineAgent(t *testing.T) (b *bench, dir, root string, log *syncBuffer) {
+	t.Helper()
 	rig, err := wine.Find()
 	if err != nil {
 		t.Skipf("%v: wine/setup DIR, then %s=DIR go test ./internal/agent", err, wine.Env)
@@ -33,18 +34,15 @@ func TestUnderWine(t *testing.T) {
 	if out, err := compile.CombinedOutput(); err != nil {
 		t.Fatalf("compile: %v\n%s", err, out)
 	}
-	dir, err := rig.Temp()
+	dir, err = rig.Temp()
 	check(t, err)
 	t.Cleanup(func() { check(t, os.RemoveAll(dir)) })
 	exe, err := rig.Put(dir, built)
 	check(t, err)
-	root := rig.Windows(dir) + `\`
-	at := func(name string) []byte { return []byte(root + name) }
-
-	var log syncBuffer
+	log = new(syncBuffer)
 	cmd := rig.Command(t.Context(), exe, "serve")
-	cmd.Stderr = &log
-	b := startCommand(t, cmd)
+	cmd.Stderr = log
+	b = startCommand(t, cmd)
 	t.Cleanup(func() {
 		if t.Failed() {
 			t.Logf("the agent's log:\n%s", log.Bytes())
@@ -53,6 +51,14 @@ func TestUnderWine(t *testing.T) {
 	if b.Peer().OS != "windows" {
 		t.Fatalf("the agent runs on %q", b.Peer().OS)
 	}
+	return b, dir, rig.Windows(dir) + `\`, log
+}
+
+// The Windows half under Wine: an agent that serves both ends of each
+// connection, so that no other Windows program is needed.
+func TestUnderWine(t *testing.T) {
+	b, dir, root, log := wineAgent(t)
+	at := func(name string) []byte { return []byte(root + name) }
 
 	// A handle's life, with data both ways.
 	requests := make(chan wire.Request, 100)
@@ -154,5 +160,123 @@ func TestUnderWine(t *testing.T) {
 	}
 	if bytes.Contains(log.Bytes(), []byte("made anew")) {
 		t.Error("package net could not take a bound socket over")
+	}
+}
+
+// The kinds of endpoint of Windows, both ends served by the agent.
+func TestWineNetworks(t *testing.T) {
+	b, dir, root, _ := wineAgent(t)
+	requests := b.echoAccepted()
+	refused := func(what string, req wire.Request, want errno.Errno, says string) {
+		t.Helper()
+		if _, err := b.ask(req); !errors.Is(err, want) || !strings.Contains(err.Error(), says) {
+			t.Errorf("%s: %v, want %v and %q", what, err, want, says)
+		}
+	}
+	for _, tt := range []struct {
+		name string
+		req  wire.Request
+		half bool // has a half-close
+		pid  bool // tells of its callers
+		file string
+	}{
+		{"message pipe", wire.Request{Network: wire.NetPipe, Message: true, Path: []byte(`\\.\pipe\drvsock-agent-m-%USERNAME%`)}, true, true, ""},
+		{"byte pipe", wire.Request{Network: wire.NetPipe, Path: []byte(`\\.\pipe\drvsock-agent-b`), Access: []byte("S-1-5-32-545\n")}, false, true, ""},
+		{"tcp", wire.Request{Network: wire.NetTCP, Path: []byte("127.0.0.1:0")}, true, false, ""},
+		{"unix", wire.Request{Replace: true, Path: []byte(root + "u.sock")}, true, false, "u.sock"},
+		{"assuan", wire.Request{Network: wire.NetAssuan, Path: []byte(root + "S.agent")}, true, false, "S.agent"},
+		{"cygwin", wire.Request{Network: wire.NetCygwin, Path: []byte(root + "cyg")}, true, true, "cyg"},
+	} {
+		h, ans := b.make(tt.req)
+		path := tt.req.Path
+		if tt.req.Network == wire.NetTCP {
+			path = ans.Address
+		}
+		connect := wire.Request{Kind: wire.KindConnect, Network: tt.req.Network, Replace: tt.req.Replace, Path: path}
+		b.begin(h)
+		// So many at once that some have to wait for an instance of a pipe.
+		var wg sync.WaitGroup
+		for i := range 10 {
+			wg.Go(func() {
+				if tt.half {
+					exchange(t, b.open(connect), uint64(i))
+				} else {
+					there(t, b.open(connect), 8<<20/10)
+				}
+			})
+		}
+		wg.Wait()
+		for range 10 {
+			got := <-requests
+			if got.From != h.ID() || (got.Caller.PID != 0) != tt.pid {
+				t.Errorf("%s: request %+v", tt.name, got)
+			}
+			if tt.req.Network == wire.NetPipe && (got.Caller.Program != "agent.exe" || !strings.HasSuffix(got.Caller.User, `\winetest`)) {
+				t.Errorf("%s: caller %+v", tt.name, got.Caller)
+			}
+		}
+		s := b.open(connect)
+		there(t, s, 8<<20)
+		<-requests
+		if tt.file != "" {
+			if _, err := os.Lstat(filepath.Join(dir, tt.file)); err != nil {
+				t.Errorf("%s: %v", tt.name, err)
+			}
+		}
+		check(t, h.Close())
+		if tt.file != "" {
+			eventually(t, tt.name+": the file is gone", func() bool {
+				_, err := os.Lstat(filepath.Join(dir, tt.file))
+				return os.IsNotExist(err)
+			})
+		}
+		eventually(t, tt.name+": nobody listens", func() bool {
+			_, err := b.ask(connect)
+			return errors.Is(err, errno.ECONNREFUSED) || errors.Is(err, errno.ENOENT)
+		})
+	}
+	// Pageant carries messages of the agent protocol and nothing else.
+	pageant := wire.Request{Network: wire.NetPageant}
+	refused("no Pageant", wire.Request{Kind: wire.KindConnect, Network: wire.NetPageant}, errno.ECONNREFUSED, "Pageant")
+	h, ans := b.make(pageant)
+	if string(ans.Address) != "pageant:" {
+		t.Errorf("address %q", ans.Address)
+	}
+	b.begin(h)
+	there(t, b.open(wire.Request{Kind: wire.KindConnect, Network: wire.NetPageant}), 0)
+	s := b.open(wire.Request{Kind: wire.KindConnect, Network: wire.NetPageant})
+	question := []byte{0, 0, 0, 1, 11}
+	_, err := s.Write(question)
+	check(t, err)
+	got := make([]byte, len(question))
+	if _, err := io.ReadFull(s, got); err != nil || !bytes.Equal(got, question) {
+		t.Errorf("Pageant's answer %v, %v", got, err)
+	}
+	check(t, s.Close())
+	check(t, h.Close())
+	for _, kind := range []wire.Kind{wire.KindConnect, wire.KindBind} {
+		refused("an unset variable", wire.Request{Kind: kind, Network: wire.NetPipe, Path: []byte(`\\.\pipe\%DRVSOCK_NOT_SET%`)}, errno.ENOENT, "DRVSOCK_NOT_SET")
+		refused("no pipe", wire.Request{Kind: kind, Network: wire.NetPipe, Path: []byte(`\\server\pipe\x`)}, errno.EINVAL, "no pipe of this machine")
+	}
+	refused("a missing pipe", wire.Request{Kind: wire.KindConnect, Network: wire.NetPipe, Path: []byte(`\\.\pipe\drvsock-none`)}, errno.ENOENT, "drvsock-none")
+	refused("an account that isn't there", wire.Request{Kind: wire.KindBind, Network: wire.NetPipe, Path: []byte(`\\.\pipe\drvsock-x`), Access: []byte("nosuchaccount\n")}, errno.EINVAL, "nosuchaccount")
+	if err := b.end(); err != nil {
+		t.Errorf("agent ended with %v", err)
+	}
+}
+
+// there sends n bytes, expects them back, and closes.
+func there(t *testing.T, s io.ReadWriteCloser, n int) {
+	defer s.Close()
+	sent := bytes.Repeat([]byte("0123456789abcde\n"), n/16)
+	wrote := make(chan error, 1)
+	go func() {
+		_, err := s.Write(sent)
+		wrote <- err
+	}()
+	got := make([]byte, len(sent))
+	_, err := io.ReadFull(s, got)
+	if err := errors.Join(err, <-wrote); err != nil || !bytes.Equal(got, sent) {
+		t.Errorf("%d bytes there and back: %v", n, err)
 	}
 }

@@ -23,8 +23,8 @@ var windowsByNumber = func() map[uint32]Errno {
 	return m
 }()
 
-// windowsErrors are the numbers that bind, connect, listen, accept, a look at a
-// file or its removal can give. Those of file systems come through since
+// windowsErrors are the numbers that bind, connect, listen, accept, a pipe, a look
+// at a file or its removal can give. Those of file systems come through since
 // afunix.sys creates and opens the socket's file in the caller's name.
 var windowsErrors = []windowsError{
 	{1, "ERROR_INVALID_FUNCTION", EOPNOTSUPP},
@@ -63,6 +63,7 @@ var windowsErrors = []windowsError{
 	{170, "ERROR_BUSY", EBUSY},
 	{183, "ERROR_ALREADY_EXISTS", EEXIST},
 	{206, "ERROR_FILENAME_EXCED_RANGE", ENAMETOOLONG},
+	{230, "ERROR_BAD_PIPE", EPIPE},
 	{231, "ERROR_PIPE_BUSY", EBUSY},
 	{232, "ERROR_NO_DATA", EPIPE},
 	{233, "ERROR_PIPE_NOT_CONNECTED", EPIPE},
@@ -84,6 +85,8 @@ var windowsErrors = []windowsError{
 	{1236, "ERROR_CONNECTION_ABORTED", ECONNABORTED},
 	{1295, "ERROR_DISK_QUOTA_EXCEEDED", EDQUOT},
 	{1314, "ERROR_PRIVILEGE_NOT_HELD", EPERM},
+	{1332, "ERROR_NONE_MAPPED", EINVAL},
+	{1337, "ERROR_INVALID_SID", EINVAL},
 	{1392, "ERROR_FILE_CORRUPT", EIO},
 	{1393, "ERROR_DISK_CORRUPT", EIO},
 	{1450, "ERROR_NO_SYSTEM_RESOURCES", ENOMEM},

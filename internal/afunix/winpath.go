@@ -1,4 +1,4 @@
-package agent
+package afunix
 
 import (
 	"bytes"
@@ -8,26 +8,26 @@ import (
 	"drvsock/internal/errno"
 )
 
-// checkWindowsPath returns path if a Windows program can mean the same file by
+// CheckWindowsPath returns path if a Windows program can mean the same file by
 // it as the guest does. Win32 reads more into a path than the guest, whose
 // names come straight from the file system: it drops dots and spaces at the end
 // of a name, takes some names for devices whatever their folder, and a ':' for
 // the beginning of a stream's name (learn.microsoft.com, "Naming Files, Paths,
 // and Namespaces"). To go on would mean another file, so that is refused.
-func checkWindowsPath(path []byte) (string, error) {
+func CheckWindowsPath(path []byte) (string, error) {
 	if !utf8.Valid(path) {
 		return "", errno.Errorf(errno.EINVAL, errno.LayerAgent, "%q is not UTF-8, as names on Windows must be", path)
 	}
 	rest, ok := cutRoot(path)
 	if !ok {
-		return "", badPath(path)
+		return "", BadPath(path)
 	}
 	if len(rest) == 0 {
 		return string(path), nil
 	}
 	for elem := range bytes.SplitSeq(rest, []byte{'\\'}) {
 		if s := string(elem); s == "" || s == "." || s == ".." || bytes.ContainsFunc(elem, illegalRune) {
-			return "", badPath(path)
+			return "", BadPath(path)
 		} else if endsLoosely(elem) {
 			return "", errno.Errorf(errno.EINVAL, errno.LayerAgent, "%q: Windows programs cannot reach a name that ends in a dot or a space", path)
 		} else if isDevice(s) {
@@ -90,26 +90,27 @@ func isDevice(name string) bool {
 	return false
 }
 
-// fileKind is what lies at a path, by one look.
-type fileKind uint8
+// A FileKind is what lies at a path, by one look.
+type FileKind uint8
 
+// The kinds of file.
 const (
-	kindUnknown fileKind = iota
-	kindMissing
-	kindFolder
-	kindSocket
-	kindFile
+	KindUnknown FileKind = iota // the look was refused
+	KindMissing
+	KindFolder
+	KindSocket
+	KindFile
 )
 
-// lookAt finds out why a call on path, a checked Windows path, may have been
+// LookAt finds out why a call on path, a checked Windows path, may have been
 // refused.
-func lookAt(path string, kindOf func(path string) fileKind) errno.Look {
+func LookAt(path string, kindOf func(path string) FileKind) errno.Look {
 	switch kindOf(path) {
-	case kindUnknown:
+	case KindUnknown:
 		return errno.LookUnknown
-	case kindSocket:
+	case KindSocket:
 		return errno.LookSocket
-	case kindFile, kindFolder:
+	case KindFile, KindFolder:
 		return errno.LookOther
 	}
 	for first := true; ; first = false {
@@ -123,11 +124,11 @@ func lookAt(path string, kindOf func(path string) fileKind) errno.Look {
 			probe += `\` // C: alone is the current folder of the drive
 		}
 		switch kindOf(probe) {
-		case kindUnknown:
+		case KindUnknown:
 			return errno.LookUnknown
-		case kindMissing:
+		case KindMissing:
 			continue
-		case kindFolder:
+		case KindFolder:
 			if first {
 				return errno.LookMissing
 			}
@@ -136,4 +137,9 @@ func lookAt(path string, kindOf func(path string) fileKind) errno.Look {
 			return errno.LookNotFolder
 		}
 	}
+}
+
+// BadPath is the refusal of a path that isn't of the form that the link carries.
+func BadPath(path []byte) error {
+	return errno.Errorf(errno.EINVAL, errno.LayerAgent, "%q is no path on a drive of the host", path)
 }

@@ -1,4 +1,4 @@
-package agent
+package afunix
 
 import (
 	"fmt"
@@ -7,66 +7,44 @@ import (
 	"golang.org/x/sys/windows"
 )
 
-// identity tells a file from a later one of the same name. The index alone is
+// An Identity tells a file from a later one of the same name. The index alone is
 // enough on NTFS, where it counts its uses; the time of creation is for other
 // file systems. It is not enough by itself: NTFS gives a new file the time of
 // one of the same name that was removed within 15 seconds ("tunneling").
-type identity struct {
+type Identity struct {
 	volume uint32
 	index  uint64
 	birth  windows.Filetime
 }
 
-func identify(file string) (identity, error) {
-	name, err := windows.UTF16PtrFromString(extended(file))
+// Identify returns the identity of file, a checked path.
+func Identify(file string) (Identity, error) {
+	name, err := windows.UTF16PtrFromString(Extended(file))
 	if err != nil {
-		return identity{}, fmt.Errorf("identity of %s: %w", file, err)
+		return Identity{}, fmt.Errorf("identity of %s: %w", file, err)
 	}
 	// A socket's file is a reparse point, which opens only as such.
 	h, err := windows.CreateFile(name, windows.FILE_READ_ATTRIBUTES,
 		windows.FILE_SHARE_READ|windows.FILE_SHARE_WRITE|windows.FILE_SHARE_DELETE, nil, windows.OPEN_EXISTING,
 		windows.FILE_FLAG_OPEN_REPARSE_POINT|windows.FILE_FLAG_BACKUP_SEMANTICS, 0)
 	if err != nil {
-		return identity{}, fmt.Errorf("identity of %s: %w", file, err)
+		return Identity{}, fmt.Errorf("identity of %s: %w", file, err)
 	}
 	defer windows.CloseHandle(h)
 	var info windows.ByHandleFileInformation
 	if err := windows.GetFileInformationByHandle(h, &info); err != nil {
-		return identity{}, fmt.Errorf("identity of %s: %w", file, err)
+		return Identity{}, fmt.Errorf("identity of %s: %w", file, err)
 	}
-	return identity{
+	return Identity{
 		volume: info.VolumeSerialNumber,
 		index:  uint64(info.FileIndexHigh)<<32 | uint64(info.FileIndexLow),
 		birth:  info.CreationTime,
 	}, nil
 }
 
-// owns reports whether the file is the one that bind made.
-func (s *socket) owns() bool {
-	made := s.id.Load()
-	if made == nil {
-		return false
-	}
-	id, err := identify(s.file)
-	return err == nil && id == *made
-}
-
-// at reports whether path leads to the file that bind made.
-func (s *socket) at(_ *host, path []byte) bool {
-	return strings.EqualFold(string(path), s.file) && s.owns()
-}
-
-// removeOwn removes the file if it is the one that bind made.
-func (s *socket) removeOwn() error {
-	if !s.owns() {
-		return nil
-	}
-	return remove(s.file)
-}
-
-// extended returns file in the form whose length isn't limited to MAX_PATH. The
+// Extended returns file in the form whose length isn't limited to MAX_PATH. The
 // path has been checked, so the form changes nothing else.
-func extended(file string) string {
+func Extended(file string) string {
 	if rest, ok := strings.CutPrefix(file, `\\`); ok {
 		return `\\?\UNC\` + rest
 	}
@@ -75,7 +53,7 @@ func extended(file string) string {
 
 // shortPath returns dir with its names in the 8.3 form where they have one.
 func shortPath(dir string) string {
-	long, err := windows.UTF16PtrFromString(extended(dir))
+	long, err := windows.UTF16PtrFromString(Extended(dir))
 	if err != nil {
 		return dir
 	}

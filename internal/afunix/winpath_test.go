@@ -1,4 +1,4 @@
-package agent
+package afunix
 
 import (
 	"strings"
@@ -15,7 +15,7 @@ func TestCheckWindowsPath(t *testing.T) {
 		`C:\a.con`, `C:\lpt`, `C:\ leading`,
 	}
 	for _, p := range good {
-		if got, err := checkWindowsPath([]byte(p)); got != p || err != nil {
+		if got, err := CheckWindowsPath([]byte(p)); got != p || err != nil {
 			t.Errorf("%q: %q, %v", p, got, err)
 		}
 	}
@@ -27,7 +27,7 @@ func TestCheckWindowsPath(t *testing.T) {
 		`\\?\C:\x`, `\\.\pipe\x`, `\\srv`, `\\srv\share`, `\\\share\x`, `\\srv\\x`, `\\.\C:\x`,
 	}
 	for _, p := range bad {
-		got, err := checkWindowsPath([]byte(p))
+		got, err := CheckWindowsPath([]byte(p))
 		if got != "" || errno.Of(err) != errno.EINVAL {
 			t.Errorf("%q: %q, %v", p, got, err)
 		}
@@ -39,7 +39,7 @@ func FuzzCheckWindowsPath(f *testing.F) {
 		f.Add([]byte(s))
 	}
 	f.Fuzz(func(t *testing.T, p []byte) {
-		s, err := checkWindowsPath(p)
+		s, err := CheckWindowsPath(p)
 		if err != nil {
 			return
 		}
@@ -55,15 +55,15 @@ func FuzzCheckWindowsPath(f *testing.F) {
 }
 
 func TestLookAt(t *testing.T) {
-	files := map[string]fileKind{
-		`C:\`: kindFolder, `C:\dir`: kindFolder, `C:\dir\sock`: kindSocket, `C:\file`: kindFile, `C:\dir\sub`: kindFolder,
-		`C:\secret`: kindFolder, `C:\secret\x`: kindUnknown, `C:\secret\y`: kindMissing,
+	files := map[string]FileKind{
+		`C:\`: KindFolder, `C:\dir`: KindFolder, `C:\dir\sock`: KindSocket, `C:\file`: KindFile, `C:\dir\sub`: KindFolder,
+		`C:\secret`: KindFolder, `C:\secret\x`: KindUnknown, `C:\secret\y`: KindMissing,
 	}
-	kindOf := func(p string) fileKind {
+	kindOf := func(p string) FileKind {
 		if k, ok := files[p]; ok {
 			return k
 		}
-		return kindMissing
+		return KindMissing
 	}
 	tests := []struct {
 		path string
@@ -85,8 +85,8 @@ func TestLookAt(t *testing.T) {
 		{`\\srv\share\new`, errno.LookNoFolder},
 	}
 	for _, tt := range tests {
-		if got := lookAt(tt.path, kindOf); got != tt.want {
-			t.Errorf("lookAt(%s) = %d, want %d", tt.path, got, tt.want)
+		if got := LookAt(tt.path, kindOf); got != tt.want {
+			t.Errorf("LookAt(%s) = %d, want %d", tt.path, got, tt.want)
 		}
 	}
 }

@@ -1,0 +1,78 @@
+package socket
+
+import (
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"drvsock/internal/afunix"
+	"drvsock/internal/wire"
+)
+
+// unixCaller asks the kernel who connected: the ids that the peer had when it
+// called connect (SO_PEERCRED, man 7 unix).
+func unixCaller(c *net.UnixConn) wire.Caller {
+	caller := unknown()
+	_ = afunix.Control(c, func(fd int) error {
+		cred, err := unix.GetsockoptUcred(fd, unix.SOL_SOCKET, unix.SO_PEERCRED)
+		if err != nil {
+			return err
+		}
+		caller.UID, caller.GID = cred.Uid, cred.Gid
+		if cred.Pid > 0 { // 0 for a process outside of this pid namespace
+			caller.PID = uint32(cred.Pid)
+			caller.Program = programOf(caller.PID)
+		}
+		return nil
+	})
+	return caller
+}
+
+// programOf returns the name of the program that runs as pid, empty if it can't
+// be known. It is for people: the process may be another by now.
+func programOf(pid uint32) string {
+	dir := "/proc/" + strconv.FormatUint(uint64(pid), 10)
+	if exe, err := os.Readlink(dir + "/exe"); err == nil {
+		return filepath.Base(strings.TrimSuffix(exe, " (deleted)"))
+	}
+	comm, err := os.ReadFile(dir + "/comm") // of other users too
+	if err != nil {
+		return ""
+	}
+	return strings.TrimSuffix(string(comm), "\n")
+}
+
+// tcpCaller asks the kernel for the other end of c, of which it knows the user and
+// nothing more.
+func tcpCaller(c *net.TCPConn) wire.Caller {
+	caller := unknown()
+	here, ok1 := c.LocalAddr().(*net.TCPAddr)
+	there, ok2 := c.RemoteAddr().(*net.TCPAddr)
+	if !ok1 || !ok2 {
+		return caller
+	}
+	local, remote := plainAddr(there), plainAddr(here)
+	uid, err := diagUser(local, remote)
+	if err != nil && local.Addr().Is4() {
+		// A socket of both families, under ::ffff:127.0.0.1.
+		uid, err = diagUser(mapped(local), mapped(remote))
+	}
+	if err == nil {
+		caller.UID = uid
+	}
+	return caller
+}
+
+func plainAddr(a *net.TCPAddr) netip.AddrPort {
+	p := a.AddrPort()
+	return netip.AddrPortFrom(p.Addr().Unmap(), p.Port())
+}
+
+func mapped(a netip.AddrPort) netip.AddrPort {
+	return netip.AddrPortFrom(netip.AddrFrom16(a.Addr().As16()), a.Port())
+}
