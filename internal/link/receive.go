@@ -67,6 +67,7 @@ type receiver struct {
 	size      int    // bytes queued
 	left      uint32 // bytes that the peer may still send
 	used      uint32 // bytes consumed and not granted again yet
+	total     uint64 // bytes consumed, for Bytes
 	ended     bool   // END came
 	endReason *errno.Error
 	told      bool // the sink knows of the end
@@ -149,6 +150,7 @@ func (r *receiver) drop() {
 func (s *Stream) consumed(n int) {
 	r := &s.r
 	r.used += uint32(n)
+	r.total += uint64(n)
 	if r.used >= (s.l.cfg.Window+1)/2 && !r.ended && !r.stopped && s.failed == nil {
 		r.left += r.used
 		s.ctl.grant += r.used

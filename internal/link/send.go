@@ -14,6 +14,7 @@ type sender struct {
 	cond      sync.Cond // for Credit
 	left      uint32    // bytes that may be sent
 	sending   bool      // a DATA frame is on its way to the link
+	total     uint64    // bytes sent, for Bytes
 	ended     bool      // END was sent or is due
 	endReason *errno.Error
 	stop      *errno.Error // the peer's STOP
@@ -199,7 +200,9 @@ func (s *Stream) beginSend(n int) (cancel <-chan struct{}, err error) {
 func (s *Stream) endSend(n int, sent bool) {
 	s.mu.Lock()
 	s.w.sending = false
-	if !sent {
+	if sent {
+		s.w.total += uint64(n)
+	} else {
 		s.w.left += uint32(n)
 	}
 	if s.ctl.end {

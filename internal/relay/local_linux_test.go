@@ -1,0 +1,196 @@
+package relay
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"math/rand/v2"
+	"net"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// localTo makes program, Local, program. close ends it from outside.
+func localTo(tb testing.TB) (b *bench, tally *Tally, result chan error) {
+	fd1, c1 := connected(tb)
+	fd2, c2 := connected(tb)
+	tally, result = new(Tally), make(chan error, 1)
+	go func() { result <- Local(c1, c2, tally) }()
+	return &bench{a: &end{fd: fd1}, b: &end{fd: fd2}, stop: func() {
+		select {
+		case err := <-result:
+			result <- err
+		case <-time.After(5 * time.Second):
+			tb.Error("Local outlives its programs")
+			_ = c1.Close()
+			_ = c2.Close()
+		}
+	}}, tally, result
+}
+
+// taken are the scenarios in which a program closes without having read what
+// Local has taken off the other's socket: the exception that it names.
+var taken = map[string]bool{
+	"close with unread bytes is a reset":   true,
+	"answer, then close with unread bytes": true,
+	"close while much is unread":           true,
+}
+
+// TestLocalAsTheOS compares with a socketpair, as TestAsTheOS does for Join.
+func TestLocalAsTheOS(t *testing.T) {
+	for _, sc := range scenarios {
+		t.Run(sc.name, func(t *testing.T) {
+			t.Parallel()
+			run := func(b *bench) string {
+				done := make(chan struct{})
+				go func() {
+					defer close(done)
+					sc.run(b.a, b.b)
+				}()
+				select {
+				case <-done:
+				case <-time.After(10 * time.Second):
+					for _, e := range []*end{b.a, b.b} {
+						_ = unix.Shutdown(e.fd, unix.SHUT_RDWR)
+					}
+					<-done
+					t.Error("hangs")
+				}
+				for _, e := range []*end{b.a, b.b} {
+					if e.fd >= 0 {
+						e.close()
+					}
+				}
+				b.stop()
+				return "a: " + strings.Join(b.a.log, "; ") + "\nb: " + strings.Join(b.b.log, "; ")
+			}
+			want := run(native(t))
+			if taken[sc.name] {
+				want = strings.Replace(want, unix.ECONNRESET.Error(), "EOF", 1)
+			}
+			b, _, _ := localTo(t)
+			if got := run(b); got != want {
+				t.Errorf("got\n%s\nwant, as the OS has it,\n%s", got, want)
+			}
+		})
+	}
+}
+
+// TestLocalBytes sends much both ways at once, in pieces of all sizes.
+func TestLocalBytes(t *testing.T) {
+	b, tally, result := localTo(t)
+	const size = 8 << 20
+	data := make([]byte, size)
+	for i := range data {
+		data[i] = byte(rand.Uint32())
+	}
+	done := make(chan error, 4)
+	for _, e := range []*end{b.a, b.b} {
+		go func() {
+			for rest := data; len(rest) > 0; {
+				n := min(len(rest), 1+rand.IntN(200_000))
+				if _, err := sendAll(e.fd, rest[:n]); err != nil {
+					done <- err
+					return
+				}
+				rest = rest[n:]
+			}
+			done <- unix.Shutdown(e.fd, unix.SHUT_WR)
+		}()
+		go func() {
+			got := make([]byte, 0, size)
+			p := make([]byte, 100_000)
+			for {
+				n, err := unix.Read(e.fd, p[:1+rand.IntN(len(p))])
+				if err != nil {
+					done <- err
+					return
+				}
+				if n == 0 {
+					break
+				}
+				got = append(got, p[:n]...)
+			}
+			if !bytes.Equal(got, data) {
+				done <- errors.New("other bytes came")
+				return
+			}
+			done <- nil
+		}()
+	}
+	for range 4 {
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	}
+	b.a.close()
+	b.b.close()
+	if err := <-result; err != nil {
+		t.Error(err)
+	}
+	if a, c := tally.AToB.Load(), tally.BToA.Load(); a != size || c != size {
+		t.Errorf("counted %d and %d bytes, want %d", a, c, size)
+	}
+}
+
+// TestLocalClose: closing from outside ends it.
+func TestLocalClose(t *testing.T) {
+	for _, busy := range []bool{false, true} {
+		fd1, c1 := connected(t)
+		fd2, c2 := connected(t)
+		result := make(chan error, 1)
+		go func() { result <- Local(c1, c2, nil) }()
+		if busy { // until both sockets are full
+			for deadline := time.Now().Add(200 * time.Millisecond); time.Now().Before(deadline); {
+				_ = unix.Sendto(fd1, make([]byte, 1000), unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL, nil)
+			}
+		}
+		time.Sleep(10 * time.Millisecond)
+		_ = c1.Close()
+		_ = c2.Close()
+		select {
+		case <-result:
+		case <-time.After(5 * time.Second):
+			t.Fatal("it goes on")
+		}
+		_ = unix.Close(fd1)
+		_ = unix.Close(fd2)
+	}
+}
+
+// TestLocalTCP: a program that closes with bytes unread is a reset for one on
+// TCP too.
+func TestLocalTCP(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	client, err := net.Dial("tcp", l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	server, err := l.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	fd, c := connected(t)
+	result := make(chan error, 1)
+	go func() { result <- Local(server.(*net.TCPConn), c, nil) }()
+	if _, err = io.WriteString(client, "unread"); err != nil {
+		t.Fatal(err)
+	}
+	settle()
+	_ = unix.Close(fd)
+	_ = client.SetReadDeadline(time.Now().Add(5 * time.Second))
+	if _, err = client.Read(make([]byte, 1)); !errors.Is(err, unix.ECONNRESET) {
+		t.Errorf("client reads %v, want ECONNRESET", err)
+	}
+	if err := <-result; !errors.Is(err, unix.ECONNRESET) {
+		t.Errorf("Local ends with %v, want ECONNRESET", err)
+	}
+}
