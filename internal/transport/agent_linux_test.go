@@ -1,0 +1,89 @@
+package transport
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"drvsock/internal/config"
+	"drvsock/internal/drive"
+	"drvsock/internal/report"
+)
+
+func TestPlan(t *testing.T) {
+	exe, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	t.Chdir(dir)
+	cases := []struct {
+		agent config.Agent
+		want  Plan
+		err   string
+	}{
+		{config.Agent{}, Plan{}, ""},
+		{config.Agent{Link: "x y"}, Plan{Argv: []string{"/bin/sh", "-c", "x y"}}, ""},
+		{config.Agent{Drive: []string{"c=/v"}}, Plan{Views: []drive.Override{{Letter: 'C', View: "/v"}}}, ""},
+		{config.Agent{Embed: []string{"c=h:v", "D=/d"}, Drive: []string{"E=/e"}}, Plan{
+			Argv:  []string{exe, "agent", "--same-users", "--drive", "C=" + filepath.Join(dir, "h"), "--drive", "D=/d"},
+			Views: []drive.Override{{Letter: 'E', View: "/e"}, {Letter: 'C', View: "v"}, {Letter: 'D', View: "/d"}},
+			Only:  true,
+		}, ""},
+		{config.Agent{Embed: []string{"C=a"}, Link: "x"}, Plan{}, "exclude each other"},
+		{config.Agent{Embed: []string{"C=a", "c=b"}}, Plan{}, `--embed "c=b": drive C has a folder already`},
+		{config.Agent{Embed: []string{"C"}}, Plan{}, `--embed "C": want a drive letter, '=' and a folder`},
+		{config.Agent{Drive: []string{"1=/x"}}, Plan{}, `--drive "1=/x": want a drive letter`},
+	}
+	for _, c := range cases {
+		got, err := NewPlan(c.agent)
+		if (err == nil) != (c.err == "") || err != nil && !strings.Contains(err.Error(), c.err) {
+			t.Errorf("%+v: %v, want %q", c.agent, err, c.err)
+			continue
+		}
+		if d := cmp.Diff(c.want, got); d != "" {
+			t.Errorf("%+v: want (-), got (+):\n%s", c.agent, d)
+		}
+	}
+}
+
+func TestAbsolute(t *testing.T) {
+	dir := t.TempDir()
+	t.Chdir(dir)
+	got, err := Absolute(config.Agent{Link: "l", Embed: []string{"c=h:v", "D=d", "E=/e:/f"}, Drive: []string{"f=g"}})
+	want := config.Agent{
+		Link:  "l",
+		Embed: []string{"C=" + dir + "/h:" + dir + "/v", "D=" + dir + "/d", "E=/e:/f"},
+		Drive: []string{"F=" + dir + "/g"},
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	if d := cmp.Diff(want, got); d != "" {
+		t.Errorf("want (-), got (+):\n%s", d)
+	}
+	if _, err := Absolute(config.Agent{Drive: []string{"x"}}); err == nil {
+		t.Error("no error for what is no drive")
+	}
+}
+
+func TestDefaultAgent(t *testing.T) {
+	dir := t.TempDir()
+	t.Setenv("PATH", dir)
+	if _, err := DefaultAgent(""); err == nil || report.HintOf(err) == "" {
+		t.Errorf("nothing found: %v, want an error with a hint", err)
+	}
+	if got, err := DefaultAgent("/x/drvsock.exe"); err != nil || got[0] != "/x/drvsock.exe" {
+		t.Errorf("%q, %v, want the known one", got, err)
+	}
+	exe := filepath.Join(dir, "drvsock.exe")
+	if err := os.WriteFile(exe, nil, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := DefaultAgent("/x/drvsock.exe"); err != nil || len(got) != 2 || got[0] != exe || got[1] != "agent" {
+		t.Errorf("%q, %v, want that of the PATH", got, err)
+	}
+}

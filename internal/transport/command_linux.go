@@ -1,0 +1,143 @@
+package transport
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"strings"
+	"sync"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"drvsock/internal/link"
+	"drvsock/internal/report"
+)
+
+// A Command is an agent whose stdin and stdout are the link. Each Dial starts
+// it, in a process group of its own: the terminal's Ctrl-C is for others.
+type Command struct {
+	Argv    []string
+	Dir     string // working folder, "" for ours
+	Starter Starter
+	Log     *slog.Logger // gets what the agent says on stderr
+	Interop string       // where WSL has its sockets, "" for /run/WSL; see environment
+}
+
+// Kind is "command".
+func (c *Command) Kind() string { return "command" }
+
+// String is the command line, without the shell's.
+func (c *Command) String() string {
+	if len(c.Argv) == 3 && c.Argv[0] == shell && c.Argv[1] == "-c" {
+		return c.Argv[2]
+	}
+	return strings.Join(c.Argv, " ")
+}
+
+// Dial starts the agent.
+func (c *Command) Dial(ctx context.Context, cfg link.Config) (*Link, error) {
+	if ctx.Err() != nil {
+		return nil, context.Cause(ctx)
+	}
+	p, pipes, err := c.start()
+	if err != nil {
+		return nil, fmt.Errorf("start the agent: %w", err)
+	}
+	words := &lastWords{log: c.Log, heard: make(chan struct{})}
+	go words.listen(pipes.err)
+	kill := context.AfterFunc(ctx, p.Kill)
+	l, err := over(ctx, pipes.out, pipes.in, cfg)
+	kill()
+	if err != nil {
+		end(p)
+		waitFor(words.heard, endWait)
+		err = fmt.Errorf("link to the agent %q: %w", c.Argv, err)
+		if s := words.last(); s != "" {
+			err = report.Hint(err, "the agent's last words were: %s", s)
+		}
+		return nil, err
+	}
+	return NewLink(l, p.PID(), func() { end(p) }), nil
+}
+
+// end waits for the agent, and kills it, and what its command line started on
+// the way to it, if it does not end by itself.
+func end(p Process) {
+	if !waitFor(p.Done(), endWait) {
+		p.Kill()
+		<-p.Done()
+	}
+}
+
+// stdio are our ends of an agent's pipes.
+type stdio struct{ in, out, err *os.File }
+
+func (c *Command) start() (Process, stdio, error) {
+	var fds [6]int // read and write ends of stdin, stdout, stderr
+	for i := 0; i < 6; i += 2 {
+		if err := unix.Pipe2(fds[i:i+2], unix.O_CLOEXEC); err != nil {
+			closeAll(fds[:i])
+			return nil, stdio{}, os.NewSyscallError("pipe2", err)
+		}
+	}
+	p, err := c.Starter.Start(c.Argv[0], c.Argv, &syscall.ProcAttr{
+		Dir: c.Dir, Env: c.environment(os.Environ()),
+		Files: []uintptr{uintptr(fds[0]), uintptr(fds[3]), uintptr(fds[5])},
+		Sys:   &syscall.SysProcAttr{Setpgid: true},
+	})
+	closeAll([]int{fds[0], fds[3], fds[5]})
+	if err != nil {
+		closeAll([]int{fds[1], fds[2], fds[4]})
+		return nil, stdio{}, err
+	}
+	return p, stdio{
+		in:  os.NewFile(uintptr(fds[1]), "agent's stdin"),
+		out: os.NewFile(uintptr(fds[2]), "agent's stdout"),
+		err: os.NewFile(uintptr(fds[4]), "agent's stderr"),
+	}, nil
+}
+
+func closeAll(fds []int) {
+	for _, fd := range fds {
+		_ = unix.Close(fd)
+	}
+}
+
+// lastWords logs what the agent says on stderr and keeps its last line.
+type lastWords struct {
+	log   *slog.Logger
+	heard chan struct{} // closed when it will say no more
+	mu    sync.Mutex
+	line  string
+}
+
+// listen owns r.
+func (w *lastWords) listen(r io.ReadCloser) {
+	defer close(w.heard)
+	defer r.Close()
+	// A line longer than the buffer comes in pieces; nothing is kept of it.
+	br := bufio.NewReaderSize(r, 4096)
+	for {
+		b, _, err := br.ReadLine()
+		if err != nil {
+			return
+		}
+		if len(b) == 0 {
+			continue
+		}
+		w.mu.Lock()
+		w.line = string(b)
+		w.mu.Unlock()
+		w.log.Info("agent says", "line", string(b))
+	}
+}
+
+func (w *lastWords) last() string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.line
+}
