@@ -10,6 +10,7 @@ import (
 	"drvsock/internal/build"
 	"drvsock/internal/link"
 	"drvsock/internal/report"
+	"drvsock/internal/transport"
 )
 
 func agentCommand(s Streams) *cobra.Command {
@@ -30,7 +31,7 @@ names the folders that play them.`,
 			}
 			cfg := agent.Config{Log: report.NewLog(s.Err, level), Build: build.Version(), Drives: map[byte]string{}, SameUsers: sameUsers}
 			for _, d := range drives {
-				letter, dir, err := splitDrive("--drive", d)
+				letter, dir, err := transport.SplitDrive("--drive", d)
 				if err != nil {
 					return usageError{err}
 				}

@@ -3,6 +3,7 @@
 package cli
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -53,8 +54,10 @@ func Main(args []string, s Streams) int {
 	root.SetErr(s.Err)
 	root.CompletionOptions.HiddenDefaultCmd = true
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
-	root.AddCommand(runCommand(s), agentCommand(s), pathCommand(s), demoCommand(s))
-	cmd, err := root.ExecuteC()
+	root.AddCommand(runCommand(s), agentCommand(s), pathCommand(s), demoCommand(s),
+		upCommand(s), downCommand(s), statusCommand(s), daemonCommand(s),
+		forwardCommand(s), presetCommand(s), envCommand(s))
+	cmd, err := root.ExecuteContextC(context.Background())
 	if err == nil {
 		return exitOK
 	}

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strconv"
 	"testing"
 	"time"
@@ -67,12 +68,38 @@ func TestScripts(t *testing.T) {
 				}
 			})
 			env.Setenv("TMPDIR", tmp)
-			return os.Chmod(tmp, 0o755)
+			if err := os.Chmod(tmp, 0o755); err != nil {
+				return err
+			}
+			return ownDaemon(t, env)
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"code": code,
 		},
 	})
+}
+
+// ownDaemon gives a script a daemon of its own, if it starts one, and wants it
+// ended when the script is done.
+func ownDaemon(t *testing.T, env *testscript.Env) error {
+	env.Setenv("XDG_RUNTIME_DIR", filepath.Join(env.WorkDir, ".run"))
+	env.Setenv("XDG_CONFIG_HOME", filepath.Join(env.WorkDir, ".config"))
+	env.Setenv("HOME", env.WorkDir)
+	if err := os.Mkdir(env.Getenv("XDG_RUNTIME_DIR"), 0o700); err != nil {
+		return err
+	}
+	env.Defer(func() {
+		cmd := func(word string) *exec.Cmd {
+			c := exec.Command("/proc/self/exe", word)
+			c.Args[0], c.Env = "drvsock", env.Vars
+			return c
+		}
+		if cmd("status").Run() == nil {
+			t.Errorf("%s: a daemon is left", env.WorkDir)
+			_ = cmd("down").Run()
+		}
+	})
+	return nil
 }
 
 // code is "code N CMD ARG…": exec, for a command that must exit with N.

@@ -7,11 +7,7 @@
 // programs of the same tree stuck in their calls.
 package run
 
-import (
-	"log/slog"
-
-	"drvsock/internal/supervise"
-)
+import "drvsock/internal/transport"
 
 // The exit codes that are not the command's own, as env(1), chroot(1) and
 // timeout(1) have them.
@@ -24,12 +20,14 @@ const (
 
 // Options are what `drvsock run` was asked for.
 type Options struct {
-	Link    []string              // command whose stdin and stdout are the link, nil to look for one
-	Drives  []supervise.DriveView // where drives are seen, over what the mount table says
-	Embed   bool                  // the agent plays a host of its own: only Drives are drives
-	Verbose bool
-	Argv    []string // the command and its arguments, at least one
-	Log     *slog.Logger
+	// Plan is how the agent is reached. With no command in it, that is the
+	// daemon's matter, or with NoDaemon this run has the default agent of its own.
+	// Its views go before the daemon's.
+	Plan     transport.Plan
+	NoDaemon bool
+	Agent    string // of the daemon's agents, "" for the default one
+	Verbose  bool
+	Argv     []string // the command and its arguments, at least one
 }
 
 // Command runs a command under supervision and returns the exit code that this

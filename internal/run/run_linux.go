@@ -2,6 +2,7 @@ package run
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -15,8 +16,10 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"drvsock/internal/control"
 	"drvsock/internal/report"
 	"drvsock/internal/supervise"
+	"drvsock/internal/transport"
 )
 
 func command(o Options) (int, error) {
@@ -27,30 +30,51 @@ func command(o Options) (int, error) {
 		}
 		return ExitNotRunnable, fmt.Errorf("%s: %w", o.Argv[0], errors.Unwrap(err))
 	}
-	if o.Link, err = linkCommand(o.Link); err != nil {
+	cfg := supervise.Config{Link: o.Plan.Argv, DrivesOnly: o.Plan.Only, Verbose: o.Verbose, Path: path, Argv: o.Argv}
+	for _, v := range o.Plan.Views {
+		cfg.Drives = append(cfg.Drives, supervise.DriveView{Letter: v.Letter, View: v.View})
+	}
+	switch {
+	case len(cfg.Link) > 0:
+	case o.NoDaemon:
+		cfg.Link, err = transport.DefaultAgent("")
+	default:
+		err = borrow(&cfg, o.Agent)
+	}
+	if err != nil {
 		return ExitFailure, err
 	}
-	f, err := startSupervisor(supervise.Config{
-		Link: o.Link, Drives: o.Drives, DrivesOnly: o.Embed, Verbose: o.Verbose, Path: path, Argv: o.Argv,
-	})
+	f, err := startSupervisor(cfg)
 	if err != nil {
 		return ExitFailure, err
 	}
 	return f.follow()
 }
 
-// linkCommand finds the agent when none was named: the Windows program on the
-// PATH, which WSL extends by Windows' own.
-func linkCommand(link []string) ([]string, error) {
-	if len(link) > 0 {
-		return link, nil
-	}
-	exe, err := exec.LookPath("drvsock.exe")
+// borrow asks the daemon for its link and its drives. It starts one if need be,
+// before this process is one to which orphans fall: the daemon outlives the run.
+func borrow(cfg *supervise.Config, agent string) error {
+	ctx := context.Background()
+	c, err := control.Dial(ctx, control.Options{Start: true, Args: []string{"--" + control.FlagOnDemand}})
 	if err != nil {
-		return nil, report.Hint(errors.New("no link named, and no drvsock.exe on the PATH"),
-			"name the agent with --link 'CMD', or play a host on this machine with --embed C=DIR")
+		return err
 	}
-	return []string{exe, "agent"}, nil
+	defer c.Close()
+	exe, _ := exec.LookPath("drvsock.exe") // or the daemon finds it, or says that nobody does
+	r, err := c.Do(ctx, control.Request{Op: control.OpViews, Name: agent, Exe: exe})
+	if err != nil {
+		return err
+	}
+	cfg.Session = &supervise.Session{Agent: agent, Identity: r.Identity}
+	cfg.DrivesOnly = r.Only
+	if len(cfg.Drives) == 0 {
+		for _, v := range r.Views {
+			if len(v.Letter) == 1 {
+				cfg.Drives = append(cfg.Drives, supervise.DriveView{Letter: v.Letter[0], View: v.View})
+			}
+		}
+	}
+	return nil
 }
 
 // front is the state of this process while the command runs.
@@ -247,12 +271,22 @@ const agentGrace = 2 * time.Second
 func (f *front) endTree() {
 	start, own := time.Now(), filters(os.Getpid())
 	for time.Since(start) < 5*time.Second {
+		left := 0
 		for _, pid := range ownChildren() {
 			// The command's tree has one filter more than we have, the agent none
-			// more.
-			if filters(pid) > own || time.Since(start) > agentGrace {
+			// more. Nor has a daemon that was started for another link; it is
+			// everybody's.
+			more := filters(pid) > own
+			if !more && isDaemon(pid) {
+				continue
+			}
+			left++
+			if more || time.Since(start) > agentGrace {
 				_ = unix.Kill(pid, unix.SIGKILL)
 			}
+		}
+		if left == 0 {
+			return
 		}
 		for {
 			var ws unix.WaitStatus
@@ -269,6 +303,13 @@ func (f *front) endTree() {
 		}
 		time.Sleep(2 * time.Millisecond)
 	}
+}
+
+// isDaemon recognises the command line of a daemon.
+func isDaemon(pid int) bool {
+	b, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/cmdline")
+	args := bytes.Split(b, []byte{0})
+	return err == nil && len(args) > 1 && string(args[0]) == "drvsock" && string(args[1]) == "daemon"
 }
 
 // filters counts the seccomp filters of a process (proc_pid_status(5), since

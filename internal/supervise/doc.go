@@ -20,14 +20,22 @@ type DriveView struct {
 
 // Config is what the front tells the supervisor, as one JSON value.
 type Config struct {
-	Link   []string // argv of the command whose stdin and stdout are the link
-	Drives []DriveView
+	Link []string // argv of the command whose stdin and stdout are the link, if not Session
+	// Session, if not nil, has the daemon lend its link.
+	Session *Session
+	Drives  []DriveView
 	// DrivesOnly leaves out what the mount table says: the agent plays a host of
 	// its own and doesn't know the real one's drives.
 	DrivesOnly bool
 	Verbose    bool
 	Path       string   // file to execute
 	Argv       []string // its arguments, the first one its name
+}
+
+// A Session is a link of the daemon's.
+type Session struct {
+	Agent    string // name, "" for the default one
+	Identity string // as the daemon told it with the drives
 }
 
 // An Event is what the supervisor tells the front, as a JSON value each. Only

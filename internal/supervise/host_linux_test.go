@@ -17,8 +17,13 @@ import (
 
 	"drvsock/internal/errno"
 	"drvsock/internal/reaper"
+	"drvsock/internal/transport"
 	"drvsock/internal/wire"
 )
+
+func command(argv []string, r *reaper.Reaper) transport.Dialer {
+	return &transport.Command{Argv: argv, Starter: transport.Reaped(r), Log: slog.New(slog.DiscardHandler)}
+}
 
 // TestHangingAgent has an agent that never says a word: who waits for it may
 // stop waiting, and closing ends it and what it started.
@@ -30,7 +35,7 @@ func TestHangingAgent(t *testing.T) {
 	defer r.Close()
 	file := filepath.Join(t.TempDir(), "pid")
 	argv := []string{"/bin/sh", "-c", fmt.Sprintf("sleep 60 & echo $! >%s; wait", file)}
-	h := newHost(argv, r, slog.New(slog.DiscardHandler), nil, func() { t.Error("a link was lost that never was") })
+	h := newHost(command(argv, r), slog.New(slog.DiscardHandler), nil, func() { t.Error("a link was lost that never was") })
 	ctx, cancel := context.WithTimeout(context.Background(), 100*time.Millisecond)
 	defer cancel()
 	start := time.Now()
@@ -76,7 +81,7 @@ func TestDeadAgent(t *testing.T) {
 	}
 	defer r.Close()
 	file := filepath.Join(t.TempDir(), "starts")
-	h := newHost([]string{"/bin/sh", "-c", "echo x >>" + file}, r, slog.New(slog.DiscardHandler), nil, nil)
+	h := newHost(command([]string{"/bin/sh", "-c", "echo x >>" + file}, r), slog.New(slog.DiscardHandler), nil, nil)
 	defer h.close()
 	got := make(chan error)
 	for range 8 {

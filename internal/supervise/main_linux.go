@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"strconv"
 	"sync"
 	"syscall"
@@ -20,6 +21,7 @@ import (
 	"drvsock/internal/report"
 	"drvsock/internal/seccomp"
 	"drvsock/internal/shim"
+	"drvsock/internal/transport"
 )
 
 // How long the end of the command waits for what usually follows at once. Past
@@ -27,7 +29,6 @@ import (
 const (
 	treeEndWait = 50 * time.Millisecond // the kernel's word that nobody else uses the filter
 	drainWait   = time.Second           // bytes still on their way to the host
-	agentWait   = 2 * time.Second       // the agent's own end
 )
 
 // Main is the supervisor; args begin behind Word. The front learns of every
@@ -216,7 +217,7 @@ func (m *master) prepare() (*supervisor, error) {
 		s.names, errs[1] = startNaming(m.spawnNames, m.log)
 	})
 	wg.Go(func() {
-		s.host = newHost(m.cfg.Link, m.reaper, m.log, s.accepted, s.restore)
+		s.host = newHost(m.dialer(), m.log, s.accepted, s.restore)
 		_, errs[2] = s.host.link(context.Background())
 	})
 	drives, mounts, err := m.drives()
@@ -232,6 +233,14 @@ func (m *master) prepare() (*supervisor, error) {
 		}
 	}
 	return s, nil
+}
+
+// dialer is the way to the agent.
+func (m *master) dialer() transport.Dialer {
+	if s := m.cfg.Session; s != nil {
+		return &transport.Session{Agent: s.Agent, Identity: s.Identity, Program: filepath.Base(m.cfg.Argv[0])}
+	}
+	return &transport.Command{Argv: m.cfg.Link, Starter: transport.Reaped(m.reaper), Log: m.log}
 }
 
 func (m *master) drives() (*drive.Resolver, *drive.Mounts, error) {
@@ -308,15 +317,4 @@ func (m *master) accompany(s *supervisor, ended <-chan struct{}) {
 func (m *master) tellEnd(e Event) {
 	m.tell(e)
 	m.continueFront()
-}
-
-func waitFor(c <-chan struct{}, d time.Duration) bool {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-c:
-		return true
-	case <-t.C:
-		return false
-	}
 }

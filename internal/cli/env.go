@@ -1,0 +1,97 @@
+package cli
+
+import (
+	"fmt"
+	"io"
+	"maps"
+	"os"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"drvsock/internal/config"
+	"drvsock/internal/preset"
+)
+
+func envCommand(s Streams) *cobra.Command {
+	var shell string
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use:   "env [--shell sh|fish|pwsh|powershell] [--json]",
+		Short: "Print what shells need to know of the forwards, such as SSH_AUTH_SOCK",
+		Long: `Print the variables of all forwards as commands of the shell, for its startup
+file. It works without a daemon, and starts none.`,
+		Example: `  eval "$(drvsock env)"                               # sh, bash, zsh
+  drvsock env --shell fish | source
+  drvsock env --shell pwsh | Out-String | Invoke-Expression`,
+		Args: argCount(cobra.NoArgs),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if shell == "" {
+				shell = preset.Shell(os.Getenv("SHELL"))
+			}
+			// Before anything is printed, which a shell would evaluate.
+			if _, err := preset.Assign(shell, "A", ""); err != nil {
+				return usageError{err}
+			}
+			list, err := listForwards(cmd.Context())
+			if err != nil {
+				return err
+			}
+			env := variables(s.Err, list)
+			if asJSON {
+				return writeJSON(s.Out, env)
+			}
+			var b strings.Builder
+			for _, name := range slices.Sorted(maps.Keys(env)) {
+				line, err := preset.Assign(shell, name, env[name])
+				if err != nil {
+					return err
+				}
+				b.WriteString(line)
+			}
+			_, err = io.WriteString(s.Out, b.String())
+			return err
+		},
+	}
+	cmd.Flags().StringVar(&shell, "shell", "", "whose syntax: `NAME` of sh, fish, pwsh, powershell (default: by $SHELL)")
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print an object of names and values")
+	return cmd
+}
+
+// variables collects those of all forwards; the last one that sets a variable
+// counts, as for assignments in a shell.
+func variables(warn io.Writer, list []listed) map[string]string {
+	env, by := make(map[string]string), make(map[string]string)
+	for _, f := range list {
+		if len(f.Env) == 0 {
+			continue
+		}
+		listen, err := address(f)
+		if err != nil {
+			fmt.Fprintf(warn, "drvsock: warning: %s is left out: %v\n", f.Name, err)
+			continue
+		}
+		for _, name := range slices.Sorted(maps.Keys(f.Env)) {
+			if other, ok := by[name]; ok {
+				fmt.Fprintf(warn, "drvsock: warning: %s and %s both set %s; the latter counts\n", other, f.Name, name)
+			}
+			env[name], by[name] = strings.ReplaceAll(f.Env[name], "{listen}", listen), f.Name
+		}
+	}
+	return env
+}
+
+// address is what a client of the forward takes.
+func address(f listed) (string, error) {
+	w := config.Forward{Listen: f.Listen, Connect: f.Connect}
+	if f.Address != "" {
+		w.Listen = f.Address
+	}
+	if f.State != down {
+		// A running forward's names are in full.
+		w.Listen, w.Connect = strings.ReplaceAll(w.Listen, "$", "$$"), strings.ReplaceAll(w.Connect, "$", "$$")
+	}
+	r, err := w.Resolve()
+	return r.From.Path, err
+}
