@@ -55,10 +55,10 @@ func (t *Task) As(fn func() error) error {
 		if err == nil {
 			err = fn()
 		}
-		done <- err
 		if restore(&o) == nil {
 			runtime.UnlockOSThread()
 		}
+		done <- err
 	}()
 	return <-done
 }
@@ -84,11 +84,11 @@ func (t *Task) AsPeer(fn func() error) error {
 		} else {
 			err = fmt.Errorf("take the ids of task %d: %w", t.TID, err)
 		}
-		done <- err
 		// The user first: its return brings the capability to change the groups.
 		if setEffectiveIDs(o.EUID, o.EGID) == nil && setGroups(o.Groups) == nil {
 			runtime.UnlockOSThread()
 		}
+		done <- err
 	}()
 	return <-done
 }
