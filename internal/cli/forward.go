@@ -60,7 +60,6 @@ runs itself; with --save, also from its next start on.`,
 		},
 	}
 	fl := cmd.Flags()
-	fl.SetInterspersed(false)
 	fl.StringVar(&f.Name, "name", "", "`NAME` of the forward (default: from LISTEN)")
 	fl.StringVar(&f.Mode, "mode", "", "permission bits of the socket, `OCTAL` (default: 0600)")
 	fl.StringVar(&f.Owner, "owner", "", "`USER` who owns the socket, by name or number")
