@@ -107,7 +107,7 @@ func (p *player) wine(o Options) ways {
 		"but Wine is no Windows: it has no AF_UNIX of its own, the rig's stand-in for ws2_32.dll plays it, "+
 			"and nothing here shows what afunix.sys, NTFS or WSL's interop do")
 	w := ways{
-		run: "drvsock run --drive C=$VIEW --", server: "server.exe", client: "client.exe",
+		run: "drvsock run --no-daemon --drive C=$VIEW --", server: "server.exe", client: "client.exe",
 		fromServer: expect{0, []string{"server: listening, its address is server.sock", "server: accepted a client, its name is *", sentGreeting}},
 		fromClient: expect{0, []string{"client: connected, the peer's address is *server.sock", gotGreeting}},
 		accepted:   "server: accepted a client, its name is *",
