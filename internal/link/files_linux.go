@@ -318,6 +318,83 @@ func (p *pipes) writeFrom(head []byte, from, n int) error {
 	return nil
 }
 
+// held tells how many bytes a pipe holds.
+func (p *pipes) held(pipe int) int {
+	n, err := unix.IoctlGetInt(pipe, unix.TIOCINQ) // FIONREAD, pipe(7)
+	if err != nil {
+		return 0
+	}
+	return n
+}
+
+// moments is how often tryWriteFrom waits a moment for room. A peer that reads makes
+// some within microseconds.
+const moments = 2
+
+// tryWriteFrom writes head and n bytes that the pipe from holds, as far as there is
+// room now or in a moment. begun is false if there was none for head, and nothing
+// was done. left is a copy of what had no room.
+func (p *pipes) tryWriteFrom(head []byte, from, n int) (begun bool, left []byte, err error) {
+	if err := p.enter(); err != nil {
+		return false, nil, err
+	}
+	defer p.leave()
+	waits := 0
+	room := func() bool {
+		waits++
+		return waits <= moments && wait.Moment([]unix.PollFd{{Fd: int32(p.w), Events: unix.POLLOUT}})
+	}
+	// As short as it is, it goes whole or not at all (PIPE_BUF, pipe(7)).
+	for {
+		m, err := wait.Write(p.w, head)
+		switch {
+		case m == len(head):
+		case err == unix.EINTR || err == unix.EAGAIN && room():
+			continue
+		case err == unix.EAGAIN:
+			return false, nil, nil
+		case err == nil:
+			return false, nil, io.ErrShortWrite
+		default:
+			return false, nil, os.NewSyscallError("write", err)
+		}
+		break
+	}
+	for n > 0 {
+		m, err := unix.Splice(from, nil, p.w, nil, n, unix.SPLICE_F_NONBLOCK|unix.SPLICE_F_MOVE)
+		switch {
+		case err == unix.EINTR || err == unix.EAGAIN && room():
+		case err == unix.EAGAIN:
+			left = make([]byte, n)
+			_, err := io.ReadFull(rawReader(from), left)
+			return true, left, err
+		case err != nil:
+			return true, nil, os.NewSyscallError("splice", err)
+		case m == 0:
+			return true, nil, io.ErrUnexpectedEOF
+		default:
+			n -= int(m)
+		}
+	}
+	return true, nil, nil
+}
+
+// A rawReader reads a descriptor that has what is asked for.
+type rawReader int
+
+func (fd rawReader) Read(b []byte) (int, error) {
+	for {
+		n, err := wait.Read(int(fd), b)
+		switch {
+		case err == unix.EINTR:
+		case n == 0 && err == nil:
+			return 0, io.EOF
+		default:
+			return max(n, 0), os.NewSyscallError("read", err)
+		}
+	}
+}
+
 // drainTo has take move up to n bytes out of the pipe, waiting until it holds
 // some. It returns 0 if take does not want any, or if Read has an error to
 // tell. Its error is take's.

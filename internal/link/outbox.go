@@ -332,6 +332,37 @@ func (o *outbox) tryFrame(b []byte) (bool, error) {
 	return true, nil
 }
 
+// tryFrameFrom is tryFrame for n bytes that the pipe from holds. It also does
+// nothing if not even the header has room.
+func (o *outbox) tryFrameFrom(h wire.Header, from, n int) (bool, error) {
+	o.mu.Lock()
+	if o.err != nil || o.held || o.try == nil {
+		defer o.mu.Unlock()
+		if o.err != nil {
+			return false, o.err
+		}
+		return false, nil
+	}
+	o.held = true
+	o.mu.Unlock()
+	var head [wire.HeaderSize]byte
+	h.Put(head[:])
+	begun, left, err := o.l.in.t.tryWriteFrom(head[:], from, n)
+	o.mu.Lock()
+	switch {
+	case err != nil:
+		o.pass()
+		o.mu.Unlock()
+		go o.l.lost("write to", err) // as in writing
+		return true, linkReason(errno.Errorf(errno.ECONNRESET, errno.LayerLink, "%v", err))
+	case len(left) > 0:
+		o.leave(left)
+	default:
+		o.flush()
+	}
+	return begun, nil
+}
+
 func (o *outbox) signal() {
 	select {
 	case o.wake <- struct{}{}:

@@ -48,6 +48,8 @@ type spliceSink interface {
 type splicer interface {
 	canSplice() bool
 	writeFrom(head []byte, from, n int) error
+	tryWriteFrom(head []byte, from, n int) (begun bool, left []byte, err error)
+	held(pipe int) int
 	drainTo(take func(pipe, n int) (int, error), n int) (int, error)
 	watch(ready func(fd int32, events uint32) (woke bool)) bool
 	control(op, fd int, events uint32) error
@@ -68,6 +70,7 @@ type receiver struct {
 	left      uint32 // bytes that the peer may still send
 	used      uint32 // bytes consumed and not granted again yet
 	total     uint64 // bytes consumed, for Bytes
+	coupled   bool   // granted is what another stream is, see GrantFrom
 	ended     bool   // END came
 	endReason *errno.Error
 	told      bool // the sink knows of the end
@@ -145,12 +148,19 @@ func (r *receiver) drop() {
 	r.size = 0
 }
 
-// consumed counts n bytes as taken by the consumer and grants the peer more
-// once half the window is. Called with mu.
+// consumed counts n bytes as taken by the consumer. Called with mu.
 func (s *Stream) consumed(n int) {
+	s.r.total += uint64(n)
+	if !s.r.coupled {
+		s.grant(uint32(n))
+	}
+}
+
+// grant lets the peer send n bytes more; it is told once half the window is to
+// be granted. Called with mu.
+func (s *Stream) grant(n uint32) {
 	r := &s.r
-	r.used += uint32(n)
-	r.total += uint64(n)
+	r.used += n
 	if r.used >= (s.l.cfg.Window+1)/2 && !r.ended && !r.stopped && s.failed == nil {
 		r.left += r.used
 		s.ctl.grant += r.used
@@ -326,6 +336,33 @@ func (s *Stream) drain() {
 	}
 	r.draining = false
 	s.unlock()
+}
+
+// GrantFrom grants the peer of s what the peer of to grants, instead of what was
+// consumed. It is for who passes on to to all that arrives on s: then no more
+// arrives than can be sent at once, and nothing queues up in between. It is called
+// before Deliver and the first byte that is sent on to; s and to may be of one
+// link.
+//
+// Where to has the larger window nothing changes: its peer might wait for more than
+// s may bring before it grants anything.
+func (s *Stream) GrantFrom(to *Stream) {
+	if to.l.peer.Window > s.l.cfg.Window {
+		return
+	}
+	s.mu.Lock()
+	s.r.coupled = true
+	s.mu.Unlock()
+	to.mu.Lock()
+	to.w.source = s
+	to.mu.Unlock()
+}
+
+// grantMore is grant for a stream that is passed on.
+func (s *Stream) grantMore(n uint32) {
+	s.mu.Lock()
+	defer s.unlock()
+	s.grant(n)
 }
 
 // Unread tells how many bytes have come and wait for Read or the sink.

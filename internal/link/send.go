@@ -18,6 +18,7 @@ type sender struct {
 	ended     bool      // END was sent or is due
 	endReason *errno.Error
 	stop      *errno.Error // the peer's STOP
+	source    *Stream      // gets what is granted here, see GrantFrom
 }
 
 // A Buffer is a DATA frame under construction.
@@ -39,17 +40,24 @@ func (b *Buffer) Free() { buffers.Put(b) }
 // granted handles WINDOW.
 func (s *Stream) granted(n uint32) error {
 	s.mu.Lock()
-	defer s.mu.Unlock()
 	switch {
 	case s.finished.Load() || s.w.ended:
+		s.mu.Unlock()
 		return nil
 	case !s.open:
+		s.mu.Unlock()
 		return errors.New("not accepted")
 	case n == 0 || n > wire.MaxWindow-s.w.left:
+		s.mu.Unlock()
 		return errors.New("credit out of bounds")
 	}
 	s.w.left += n
 	s.w.cond.Broadcast()
+	source := s.w.source
+	s.mu.Unlock() // the two may be each other's source
+	if source != nil {
+		source.grantMore(n)
+	}
 	return nil
 }
 
@@ -159,6 +167,31 @@ func (s *Stream) TrySend(b *Buffer, n int) (bool, error) {
 		return true, err
 	}
 	return false, nil
+}
+
+// TrySendFrom sends up to n bytes that the pipe from holds as one frame, without
+// waiting, and tells how many. 0 with a nil error says that there are none, that it
+// isn't this stream's turn on the link, that no credit is left, or that the link
+// can't do it; nothing was done then. from stays the caller's, which is its only
+// reader.
+func (s *Stream) TrySendFrom(from, n int) (int, error) {
+	t := s.l.in.t
+	if t == nil || !t.canSplice() {
+		return 0, nil
+	}
+	n = min(n, s.TryCredit(), t.held(from))
+	if n <= 0 {
+		return 0, nil
+	}
+	if _, err := s.beginSend(n); err != nil {
+		return 0, err
+	}
+	sent, err := s.l.out.tryFrameFrom(wire.Header{Type: wire.TypeData, Stream: s.id, Length: uint32(n)}, from, n)
+	s.endSend(n, sent)
+	if !sent {
+		return 0, err
+	}
+	return n, err
 }
 
 // send has write write one DATA frame of n bytes.

@@ -13,12 +13,15 @@ import (
 // arrive at the far side as what they were. It owns both and closes both. The
 // error says why they did not end in an orderly way, for the log.
 //
-// The reader of one link writes to the other where there is room at once; what
-// isn't taken waits in the first stream's window, so that a reader that stops
-// stops its own peer alone. A bridge itself holds a frame each way at most, and
+// The reader of one link writes to the other where there is room at once, by
+// splice(2) where the links are pipes; what isn't taken waits in the first stream's
+// window, so that a reader that stops stops its own peer alone. Each peer is granted
+// what the other one grants. A bridge itself holds a frame each way at most, and
 // none when it is idle.
 func Bridge(a, b *link.Stream) error {
 	ab, ba := &span{from: a, to: b}, &span{from: b, to: a}
+	a.GrantFrom(b)
+	b.GrantFrom(a)
 	a.Deliver(ab)
 	b.Deliver(ba)
 	<-a.Done()
@@ -58,6 +61,15 @@ func (s *span) TryWrite(p []byte) (done int, err error) {
 		done += n
 	}
 	return done, nil
+}
+
+// TrySplice is TryWrite for bytes that a pipe holds.
+func (s *span) TrySplice(pipe, n int) (int, error) {
+	n, err := s.to.TrySendFrom(pipe, n)
+	if err != nil {
+		return 0, s.unwritable(err)
+	}
+	return n, nil
 }
 
 // Write sends all of p.

@@ -44,37 +44,16 @@ func TestLocalAsTheOS(t *testing.T) {
 	for _, sc := range scenarios {
 		t.Run(sc.name, func(t *testing.T) {
 			t.Parallel()
-			run := func(b *bench) string {
-				done := make(chan struct{})
-				go func() {
-					defer close(done)
-					sc.run(b.a, b.b)
-				}()
-				select {
-				case <-done:
-				case <-time.After(10 * time.Second):
-					for _, e := range []*end{b.a, b.b} {
-						_ = unix.Shutdown(e.fd, unix.SHUT_RDWR)
-					}
-					<-done
-					t.Error("hangs")
+			local := func(tb testing.TB) *bench {
+				b, _, _ := localTo(tb)
+				return b
+			}
+			asTheOS(t, sc.run, local, func(want string) string {
+				if taken[sc.name] {
+					return strings.Replace(want, unix.ECONNRESET.Error(), "EOF", 1)
 				}
-				for _, e := range []*end{b.a, b.b} {
-					if e.fd >= 0 {
-						e.close()
-					}
-				}
-				b.stop()
-				return "a: " + strings.Join(b.a.log, "; ") + "\nb: " + strings.Join(b.b.log, "; ")
-			}
-			want := run(native(t))
-			if taken[sc.name] {
-				want = strings.Replace(want, unix.ECONNRESET.Error(), "EOF", 1)
-			}
-			b, _, _ := localTo(t)
-			if got := run(b); got != want {
-				t.Errorf("got\n%s\nwant, as the OS has it,\n%s", got, want)
-			}
+				return want
+			})
 		})
 	}
 }

@@ -45,6 +45,18 @@ func Poll(fds []unix.PollFd) error {
 	}
 }
 
+// Moment is Poll for at most a millisecond. It tells whether something is ready.
+func Moment(fds []unix.PollFd) bool {
+	ts := unix.Timespec{Nsec: moment}
+	if !spare.Load() {
+		n, err := unix.Ppoll(fds, &ts, nil)
+		return n > 0 && err == nil
+	}
+	n, _, e := unix.RawSyscall6(unix.SYS_PPOLL, uintptr(unsafe.Pointer(&fds[0])), uintptr(len(fds)),
+		uintptr(unsafe.Pointer(&ts)), 0, 0, 0)
+	return e == 0 && n > 0
+}
+
 // Epoll is epoll_wait(2) without a bound and without EINTR.
 func Epoll(ep int, events []unix.EpollEvent) (int, error) {
 	if spare.Load() {
