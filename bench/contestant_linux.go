@@ -31,9 +31,12 @@ type process struct {
 var quiet = []string{"env", "GOGC=off", "GOMAXPROCS=32", "GODEBUG=asyncpreemptoff=1"}
 
 // start starts argv, which ends when its stdin does or by SIGTERM.
-func start(argv ...string) (*process, error) {
+func start(argv ...string) (*process, error) { return startLogging(os.Stderr, argv...) }
+
+// startLogging is start for a program whose messages go to log.
+func startLogging(log *os.File, argv ...string) (*process, error) {
 	p := &process{cmd: exec.Command(argv[0], argv[1:]...)}
-	p.cmd.Stderr = os.Stderr
+	p.cmd.Stderr = log
 	// Nothing survives this program, however it ends.
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: unix.SIGTERM}
 	in, err := p.cmd.StdinPipe()

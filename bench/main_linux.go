@@ -61,8 +61,8 @@ func bench() error {
 		return err
 	}
 	defer os.RemoveAll(dir)
-	host, hop := filepath.Join(dir, "host"), filepath.Join(dir, "socat")
-	for _, d := range []string{host, hop} {
+	host, hop, fwd := filepath.Join(dir, "host"), filepath.Join(dir, "socat"), filepath.Join(dir, "forward")
+	for _, d := range []string{host, hop, fwd} {
 		if err := os.Mkdir(d, 0o755); err != nil {
 			return err
 		}
@@ -92,6 +92,11 @@ func bench() error {
 	if o.idle > 0 {
 		return idle(os.Stdout, o.idle, binary, self, host)
 	}
+	d, err := startDaemon(binary, host, filepath.Join(dir, "daemon"))
+	if err != nil {
+		return err
+	}
+	defer d.p.end(true) // after the contestants, which are deferred later
 	var cs []*contestant
 	defer func() {
 		for _, c := range cs {
@@ -111,6 +116,12 @@ func bench() error {
 		return err
 	}
 	if err := join(drvsock("drvsock", binary, self, host)); err != nil {
+		return err
+	}
+	if err := join(d.run(self, host)); err != nil {
+		return err
+	}
+	if err := join(d.forward(self, fwd)); err != nil {
 		return err
 	}
 	for name, program := range o.also {
