@@ -81,6 +81,7 @@ func (p *process) end(ask bool) {
 // A contestant is a way from a client to the server.
 type contestant struct {
 	name   string
+	ours   bool // it is drvsock
 	client *process
 	relays []*process
 }
@@ -119,11 +120,18 @@ func native(self, host string) (*contestant, error) {
 // socat puts one hop between, as people use it: a listener per service, a
 // process per connection, its own buffer size.
 func socat(self, host, dir string) (*contestant, error) {
-	c := &contestant{name: "socat"}
-	for name := range services {
-		listen := filepath.Join(dir, name+".sock")
-		p, err := start("socat", "-lf/dev/null", "UNIX-LISTEN:"+listen+",fork,backlog=4096",
-			"UNIX-CONNECT:"+filepath.Join(host, name+".sock"))
+	return listening("socat", self, dir, func(name, listen string) []string {
+		return []string{"socat", "-lf/dev/null", "UNIX-LISTEN:" + listen + ",fork,backlog=4096",
+			"UNIX-CONNECT:" + filepath.Join(host, name+".sock")}
+	})
+}
+
+// listening is a contestant with a relay for each service, which listens in dir.
+func listening(name, self, dir string, relay func(service, listen string) []string) (*contestant, error) {
+	c := &contestant{name: name}
+	for service := range services {
+		listen := filepath.Join(dir, service+".sock")
+		p, err := start(relay(service, listen)...)
 		if err != nil {
 			return nil, err
 		}
@@ -141,7 +149,7 @@ func socat(self, host, dir string) (*contestant, error) {
 func drvsock(name, binary, self, host string) (*contestant, error) {
 	argv := append([]string{binary, "run", "--embed", "C=" + host, "--"}, quiet...)
 	p, err := start(append(argv, self, "client", host)...)
-	return &contestant{name: name, client: p}, err
+	return &contestant{name: name, ours: true, client: p}, err
 }
 
 func appears(path string) error {

@@ -45,7 +45,7 @@ func (d *daemon) with(argv ...string) []string { return append(d.env[:len(d.env)
 func (d *daemon) run(self, host string) (*contestant, error) {
 	argv := append(d.with(d.binary, "run", "--"), quiet...)
 	p, err := start(append(argv, self, "client", host)...)
-	return &contestant{name: "daemon", client: p}, err
+	return &contestant{name: "daemon", ours: true, client: p}, err
 }
 
 // forward has two: the daemon and its agent.
@@ -57,5 +57,5 @@ func (d *daemon) forward(self, dir string) (*contestant, error) {
 		}
 	}
 	p, err := start(append(quiet[:len(quiet):len(quiet)], self, "client", dir)...)
-	return &contestant{name: "forward", client: p}, err
+	return &contestant{name: "forward", ours: true, client: p}, err
 }

@@ -19,6 +19,10 @@ func main() {
 		err = server(os.Args[2])
 	case len(os.Args) == 3 && os.Args[1] == "client":
 		err = client(os.Args[2])
+	case len(os.Args) == 5 && os.Args[1] == "yamux-near":
+		err = yamuxNear(os.Args[2], os.Args[3], os.Args[4])
+	case len(os.Args) == 3 && os.Args[1] == "yamux-far":
+		err = yamuxFar(os.Args[2])
 	default:
 		err = bench()
 	}
@@ -34,6 +38,7 @@ type options struct {
 	json   string
 	only   string
 	idle   int
+	peers  bool
 	also   map[string]string // further builds of drvsock by name
 }
 
@@ -45,6 +50,7 @@ func bench() error {
 	flag.StringVar(&o.json, "json", "", "also write the numbers as JSON to this `file`")
 	flag.StringVar(&o.only, "only", "", "measure only what these comma-separated `words` name: connect,trip,beside,up,down")
 	flag.IntVar(&o.idle, "idle", 0, "measure instead the memory that this many idle connections take")
+	flag.BoolVar(&o.peers, "peers", false, "also measure ssh -L, a chain on yamux, and a process for each connection")
 	flag.StringVar(&binary, "binary", "", "drvsock `program` to measure (default: built from this tree)")
 	flag.Func("also", "`NAME=PROGRAM`: one more build of drvsock, in the same rounds", func(s string) error {
 		name, program, ok := strings.Cut(s, "=")
@@ -124,6 +130,19 @@ func bench() error {
 	if err := join(d.forward(self, fwd)); err != nil {
 		return err
 	}
+	if o.peers {
+		for name, peer := range map[string]func(self, host, dir string) (*contestant, error){
+			"each": perConnection, "yamux": overYamux, "ssh": overSSH,
+		} {
+			own := filepath.Join(dir, name)
+			if err := os.Mkdir(own, 0o700); err != nil {
+				return err
+			}
+			if err := join(peer(self, host, own)); err != nil {
+				return err
+			}
+		}
+	}
 	for name, program := range o.also {
 		if err := join(drvsock(name, program, self, host)); err != nil {
 			return err
@@ -143,11 +162,7 @@ func bench() error {
 // measure has the contestants take turns, measurement by measurement. The first
 // round only warms up.
 func (o *options) measure(cs []*contestant) (*report, error) {
-	var names []string
-	for _, c := range cs {
-		names = append(names, c.name)
-	}
-	r := newReport(names, o.rounds)
+	r := newReport(cs, o.rounds)
 	turns := append([]*contestant(nil), cs...)
 	for round := range o.rounds + 1 {
 		scale := o.scale

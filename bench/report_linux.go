@@ -17,6 +17,7 @@ type report struct {
 	Machine string
 	Rounds  int
 	Names   []string // of the contestants, in order
+	Ours    []string // those of them that are drvsock
 	Figures []*row
 }
 
@@ -29,8 +30,15 @@ type row struct {
 	OverSocat  map[string]spread // ratio to socat
 }
 
-func newReport(names []string, rounds int) *report {
-	return &report{Machine: machine(), Rounds: rounds, Names: names}
+func newReport(cs []*contestant, rounds int) *report {
+	r := &report{Machine: machine(), Rounds: rounds}
+	for _, c := range cs {
+		r.Names = append(r.Names, c.name)
+		if c.ours {
+			r.Ours = append(r.Ours, c.name)
+		}
+	}
+	return r
 }
 
 // machine says where this was measured, and how busy it was.
@@ -73,8 +81,7 @@ func (r *report) print(w io.Writer) {
 	for _, n := range r.Names {
 		fmt.Fprintf(t, "\t%s", n)
 	}
-	ours := r.Names[2:]
-	for _, n := range ours {
+	for _, n := range r.Ours {
 		fmt.Fprintf(t, "\t%s / native\t%s / socat", n, n)
 	}
 	fmt.Fprintln(t)
@@ -83,14 +90,14 @@ func (r *report) print(w io.Writer) {
 		for _, n := range r.Names {
 			fmt.Fprintf(t, "\t%s", row.Spread[n].text(row.Spread[n].Median < 100))
 		}
-		for _, n := range ours {
+		for _, n := range r.Ours {
 			fmt.Fprintf(t, "\t%s\t%s", row.OverNative[n].ratio(), row.OverSocat[n].ratio())
 		}
 		fmt.Fprintln(t)
 	}
 	_ = t.Flush()
 	fmt.Fprintln(w)
-	for _, n := range ours {
+	for _, n := range r.Ours {
 		r.printGoals(w, n)
 	}
 }
