@@ -4,6 +4,7 @@
 //
 //	go run ./bench            every figure, a table
 //	go run ./bench -json F    also as JSON, with every round
+//	go run ./bench -svg F     also as a plot
 //	go run ./bench -peers    with ssh -L, a chain on yamux, a process for each connection
 //	go run ./bench -idle 10000   memory that idle connections cost
 //

@@ -37,6 +37,7 @@ type options struct {
 	scale  float64
 	json   string
 	only   string
+	svg    string
 	idle   int
 	peers  bool
 	also   map[string]string // further builds of drvsock by name
@@ -48,6 +49,7 @@ func bench() error {
 	flag.IntVar(&o.rounds, "rounds", 7, "rounds")
 	flag.Float64Var(&o.scale, "scale", 1, "size of each measurement")
 	flag.StringVar(&o.json, "json", "", "also write the numbers as JSON to this `file`")
+	flag.StringVar(&o.svg, "svg", "", "also draw them into this `file`")
 	flag.StringVar(&o.only, "only", "", "measure only what these comma-separated `words` name: connect,trip,beside,up,down")
 	flag.IntVar(&o.idle, "idle", 0, "measure instead the memory that this many idle connections take")
 	flag.BoolVar(&o.peers, "peers", false, "also measure ssh -L, a chain on yamux, and a process for each connection")
@@ -153,6 +155,11 @@ func bench() error {
 		return err
 	}
 	r.print(os.Stdout)
+	if o.svg != "" {
+		if err := r.writeSVG(o.svg); err != nil {
+			return err
+		}
+	}
 	if o.json != "" {
 		return r.writeJSON(o.json)
 	}
