@@ -101,7 +101,7 @@ func expand(target string, getenv func(string) string) (string, error) {
 		}
 		name, after, found := strings.Cut(after, "}")
 		if !found {
-			return "", errno.Errorf(errno.EINVAL, errno.LayerHost, "redirection to %q: a ${ without its }", target)
+			return "", errno.Errorf(errno.EINVAL, errno.LayerUnknown, "redirection to %q: a ${ without its }", target)
 		}
 		if name != "" {
 			out.WriteString(getenv(name))
@@ -111,9 +111,9 @@ func expand(target string, getenv func(string) string) (string, error) {
 	path := out.String()
 	switch {
 	case len(path) > maxTarget:
-		return "", errno.Errorf(errno.ENAMETOOLONG, errno.LayerHost, "redirection to %q: a socket's name has at most %d bytes", target, maxTarget)
+		return "", errno.Errorf(errno.ENAMETOOLONG, errno.LayerUnknown, "redirection to %q: a socket's name has at most %d bytes", target, maxTarget)
 	case !filepath.IsAbs(path):
-		return "", errno.Errorf(errno.EINVAL, errno.LayerHost, "redirection to %q: no absolute path", target)
+		return "", errno.Errorf(errno.EINVAL, errno.LayerUnknown, "redirection to %q: no absolute path", target)
 	}
 	return path, nil
 }

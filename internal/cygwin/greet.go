@@ -32,7 +32,7 @@ const silence = 300 * time.Millisecond
 
 // errImpostor is for a server that doesn't know the secret: the file is stale and
 // its port another's. Cygwin's number for it.
-var errImpostor = errno.Errorf(errno.ECONNREFUSED, errno.LayerHost, "the server on the socket's port doesn't know its secret")
+var errImpostor = errno.Errorf(errno.ECONNREFUSED, errno.LayerUnknown, "the server on the socket's port doesn't know its secret")
 
 // credentials are what a dialling side shows: its process, and uid 0 because it
 // has no place in Cygwin's numbering of accounts. OpenSSH's agent takes its own

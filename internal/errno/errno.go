@@ -116,9 +116,12 @@ func Errorf(e Errno, l Layer, format string, args ...any) *Error {
 	return &Error{Errno: e, Layer: l, Text: fmt.Sprintf(format, args...)}
 }
 
-// Error says layer, symbolic number, the system's number and the sentence.
+// Error says layer, if known, symbolic number, the system's number and the sentence.
 func (e *Error) Error() string {
-	s := e.Layer.String() + ": " + e.Errno.String()
+	s := e.Errno.String()
+	if e.Layer != LayerUnknown {
+		s = e.Layer.String() + ": " + s
+	}
 	if e.System != 0 {
 		s += fmt.Sprintf(" (system error %d)", e.System)
 	}

@@ -17,14 +17,20 @@ const maxText = 1024
 // FromSystem makes an Error of layer from what a system call or the standard
 // library returned. The number is translated by the table of docs/errors.md
 // and kept in System; the sentence is err's own, which on every system ends in
-// the system's own words. An *Error within err is returned as it is. FromSystem
-// returns nil for nil, and EIO for what carries no number.
+// the system's own words. An *Error within err is returned as it is, but for one
+// without a layer, which was made by code that works on either side: that one gets
+// layer. FromSystem returns nil for nil, and EIO for what carries no number.
 func FromSystem(err error, layer Layer) *Error {
 	if err == nil {
 		return nil
 	}
 	var e *Error
 	if errors.As(err, &e) {
+		if e.Layer == LayerUnknown {
+			placed := *e
+			placed.Layer = layer
+			return &placed
+		}
 		return e
 	}
 	out := &Error{Errno: EIO, Layer: layer, Text: sentence(err)}

@@ -15,6 +15,7 @@ import (
 
 func TestFromSystem(t *testing.T) {
 	own := Errorf(ELOOP, LayerGuest, "round and round")
+	nowhere := Errorf(ELOOP, LayerUnknown, "round and round")
 	long := strings.Repeat("ä", maxText)
 	tests := []struct {
 		name string
@@ -24,6 +25,7 @@ func TestFromSystem(t *testing.T) {
 		{"nil", nil, nil},
 		{"an Error is kept", own, own},
 		{"an Error within", fmt.Errorf("connect: %w", own), own},
+		{"an Error of no layer", fmt.Errorf("connect: %w", nowhere), &Error{Errno: ELOOP, Layer: LayerHost, Text: "round and round"}},
 		{"a number", fmt.Errorf("connect: %w", EAGAIN), &Error{Errno: EAGAIN, Layer: LayerHost, Text: "connect: EAGAIN"}},
 		{"zero is no number", fmt.Errorf("connect: %w", Errno(0)), &Error{Errno: EIO, Layer: LayerHost, Text: "connect: errno 0"}},
 		{"context ended", context.Canceled, &Error{Errno: ECANCELED, Layer: LayerHost, Text: "context canceled"}},
@@ -148,5 +150,16 @@ func TestRefine(t *testing.T) {
 		if got := Refine(tt.op, tt.n, tt.look); got != tt.want {
 			t.Errorf("Refine(%d, %v, %d) = %v, want %v", tt.op, tt.n, tt.look, got, tt.want)
 		}
+	}
+}
+
+// An Error that several callers share stays as it is.
+func TestFromSystemCopies(t *testing.T) {
+	shared := Errorf(EACCES, LayerUnknown, "wrong secret")
+	if got := FromSystem(shared, LayerGuest); got.Error() != "guest: EACCES: wrong secret" {
+		t.Errorf("got %q", got)
+	}
+	if got := shared.Error(); got != "EACCES: wrong secret" {
+		t.Errorf("the shared one says %q", got)
 	}
 }

@@ -94,3 +94,24 @@ func TestTCPAbort(t *testing.T) {
 		t.Errorf("read after Abort: %v", err)
 	}
 }
+
+// A file that stands for a socket may lie on either side, so what is wrong with it
+// is said of the caller's.
+func TestStandInLayer(t *testing.T) {
+	noDescriptorLeft(t)
+	file := folder(t) + "/S.agent"
+	check(t, os.WriteFile(file, []byte("no port"), 0o600))
+	for _, network := range []wire.Network{wire.NetAssuan, wire.NetCygwin} {
+		n := endpoint.Name{Network: network, Path: file}
+		for _, layer := range []errno.Layer{errno.LayerGuest, errno.LayerHost} {
+			_, err := Dial(t.Context(), n)
+			if e := errno.FromSystem(err, layer); e == nil || e.Errno != errno.ECONNREFUSED || e.Layer != layer {
+				t.Errorf("%v: dial: %v, want ECONNREFUSED of the %v", network, e, layer)
+			}
+			_, err = Listen(n, plain())
+			if e := errno.FromSystem(err, layer); e == nil || e.Errno != errno.EADDRINUSE || e.Layer != layer {
+				t.Errorf("%v: listen: %v, want EADDRINUSE of the %v", network, e, layer)
+			}
+		}
+	}
+}

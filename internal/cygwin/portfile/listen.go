@@ -29,7 +29,7 @@ const (
 )
 
 // ErrSecret is what Greet returns for a connection with another secret.
-var ErrSecret = errno.Errorf(errno.EACCES, errno.LayerHost, "wrong secret")
+var ErrSecret = errno.Errorf(errno.EACCES, errno.LayerUnknown, "wrong secret")
 
 // A Listener listens by a stand-in. Its methods may be used at the same time.
 type Listener struct {
@@ -191,7 +191,7 @@ func (l *Listener) greet(conn *net.TCPConn, e *list.Element) {
 		case l.proven <- accepted{conn, caller}:
 			return
 		default:
-			err = errno.Errorf(errno.EAGAIN, errno.LayerHost, "%d connections wait already", maxWaiting)
+			err = errno.Errorf(errno.EAGAIN, errno.LayerUnknown, "%d connections wait already", maxWaiting)
 		}
 	}
 	_ = conn.Close()

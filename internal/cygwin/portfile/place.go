@@ -38,7 +38,7 @@ func claim(cfg *Config, text []byte) error {
 }
 
 func taken(path, why string) error {
-	return errno.Errorf(errno.EADDRINUSE, errno.LayerHost, "%s is taken: %s", path, why)
+	return errno.Errorf(errno.EADDRINUSE, errno.LayerUnknown, "%s is taken: %s", path, why)
 }
 
 // clear removes a stale stand-in at cfg.Path.

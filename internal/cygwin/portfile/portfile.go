@@ -119,7 +119,7 @@ func readOnce(path string) ([]byte, error) {
 // NoStandIn is the error for a file that doesn't stand for a socket: the number
 // that connect(2) has for such a file.
 func NoStandIn(path, why string) error {
-	return errno.Errorf(errno.ECONNREFUSED, errno.LayerHost, "%s stands for no socket: %s", path, why)
+	return errno.Errorf(errno.ECONNREFUSED, errno.LayerUnknown, "%s stands for no socket: %s", path, why)
 }
 
 // Connect connects to port and does the client's half of what goes before the
@@ -145,7 +145,7 @@ func Connect(ctx context.Context, port uint16, greet func(net.Conn) error) (*net
 		if ctx.Err() != nil {
 			return nil, context.Cause(ctx)
 		}
-		return nil, errno.Errorf(errno.ETIMEDOUT, errno.LayerHost, "127.0.0.1:%d does not answer the greeting", port)
+		return nil, errno.Errorf(errno.ETIMEDOUT, errno.LayerUnknown, "127.0.0.1:%d does not answer the greeting", port)
 	}
 	if err == nil {
 		err = conn.SetDeadline(time.Time{})
