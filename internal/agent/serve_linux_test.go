@@ -69,7 +69,8 @@ func TestRefusedByAgent(t *testing.T) {
 		{"out of the drive", wire.Request{Kind: wire.KindBind, Path: []byte(`C:\..\x`)}, errno.EINVAL},
 		{"connect from what is no handle", wire.Request{Kind: wire.KindConnect, Path: []byte(`C:\x`), From: 4711}, errno.EBADF},
 		{"listen on what is no handle", wire.Request{Kind: wire.KindListen, From: 4711}, errno.EBADF},
-		{"a request for the guest", wire.Request{Kind: wire.KindAccepted, From: 1}, errno.ENOSYS},
+		{"a request for the guest", wire.Request{Kind: wire.KindAccepted, From: 1}, errno.EOPNOTSUPP},
+		{"a kind of a later version", wire.Request{Kind: 200}, errno.EOPNOTSUPP},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

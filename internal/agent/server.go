@@ -123,7 +123,7 @@ func (s *server) handle(in *link.Incoming) {
 	case wire.KindUnlink:
 		err = s.unlink(in)
 	default:
-		err = errno.Errorf(errno.ENOSYS, errno.LayerAgent, "request kind %d is not known to this agent", in.Request.Kind)
+		err = errno.Errorf(errno.EOPNOTSUPP, errno.LayerAgent, "request kind %d is not known to this agent", in.Request.Kind)
 	}
 	if err == nil {
 		return
