@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 
@@ -31,6 +32,31 @@ func unixCaller(c *net.UnixConn) wire.Caller {
 		return nil
 	})
 	return caller
+}
+
+// peerGroups asks the kernel for the supplementary groups that the peer had when it
+// called connect (SO_PEERGROUPS, Linux 4.13); none if it doesn't tell.
+func peerGroups(c *net.UnixConn) []uint32 {
+	groups := make([]uint32, 64)
+	_ = afunix.Control(c, func(fd int) error {
+		for {
+			size := uint32(len(groups)) * uint32(unsafe.Sizeof(groups[0]))
+			_, _, e := unix.Syscall6(unix.SYS_GETSOCKOPT, uintptr(fd), unix.SOL_SOCKET, unix.SO_PEERGROUPS,
+				uintptr(unsafe.Pointer(&groups[0])), uintptr(unsafe.Pointer(&size)), 0)
+			need := int(size / uint32(unsafe.Sizeof(groups[0])))
+			switch {
+			case e == 0:
+				groups = groups[:need]
+				return nil
+			case e == unix.ERANGE && need > len(groups): // at most NGROUPS_MAX, 65536
+				groups = make([]uint32, need)
+			default:
+				groups = nil
+				return e
+			}
+		}
+	})
+	return groups
 }
 
 // programOf returns the name of the program that runs as pid, empty if it can't

@@ -27,6 +27,15 @@ func play(args []string) bool {
 	switch os.Getenv(roleVar) {
 	case "connect": // once, natively: prints the number
 		fmt.Println(int(connectNative(args[1])))
+	case "knock": // natively: whether what is sent comes back
+		c, err := net.Dial("unix", args[1])
+		if err == nil {
+			_ = c.SetDeadline(time.Now().Add(10 * time.Second))
+			_, _ = io.WriteString(c, "x")
+			_, err = io.ReadFull(c, make([]byte, 1))
+			_ = c.Close()
+		}
+		fmt.Println(err == nil)
 	case "storm": // until it got in, or stdin ends
 		ended := make(chan struct{})
 		go func() {

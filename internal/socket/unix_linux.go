@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -68,8 +69,8 @@ func noPath(path string) error {
 type unixListener struct {
 	l    *net.UnixListener
 	addr string
-	id   afunix.Identity // of the file; unknown for an abstract name
-	may  func(uid, gid uint32) bool
+	id   afunix.Identity                        // of the file; unknown for an abstract name
+	may  func(uid uint32, groups []uint32) bool // nil for a file, of which the kernel decides
 	log  *slog.Logger
 
 	once sync.Once
@@ -134,7 +135,7 @@ func listenAbstract(name string, o Options) (Listener, error) {
 
 // byMode does for an abstract name, which has no permissions of its own, what
 // the kernel does for a file.
-func byMode(o Options) func(uid, gid uint32) bool {
+func byMode(o Options) func(uid uint32, groups []uint32) bool {
 	owner, group := uint32(os.Geteuid()), uint32(os.Getegid())
 	if o.UID >= 0 {
 		owner = uint32(o.UID)
@@ -142,13 +143,13 @@ func byMode(o Options) func(uid, gid uint32) bool {
 	if o.GID >= 0 {
 		group = uint32(o.GID)
 	}
-	return func(uid, gid uint32) bool {
+	return func(uid uint32, groups []uint32) bool {
 		switch {
 		case uid == 0:
 			return true
 		case uid == owner:
 			return o.Mode&0o200 != 0
-		case gid == group:
+		case slices.Contains(groups, group):
 			return o.Mode&0o020 != 0
 		}
 		return o.Mode&0o002 != 0
@@ -176,7 +177,7 @@ func (l *unixListener) Accept() (Conn, Peer, error) {
 			return nil, Peer{}, err
 		}
 		peer := Peer{Caller: unixCaller(c)}
-		if l.may != nil && !l.may(peer.Caller.UID, peer.Caller.GID) {
+		if l.may != nil && !l.may(peer.Caller.UID, append(peerGroups(c), peer.Caller.GID)) {
 			l.log.Info("connection refused", "listener", l.addr, "uid", peer.Caller.UID, "pid", peer.Caller.PID)
 			_ = c.Close()
 			continue

@@ -222,6 +222,34 @@ func TestOtherUser(t *testing.T) {
 	}
 }
 
+// A group lets in its supplementary members, by an abstract name as by a file.
+func TestGroupOfCaller(t *testing.T) {
+	needRoot(t)
+	noDescriptorLeft(t)
+	many := make([]uint32, 200) // more than one look takes
+	for i := range many {
+		many[i] = uint32(10000 + i)
+	}
+	for _, name := range []string{folder(t) + "/s", "@drvsock-group-" + strconv.Itoa(os.Getpid())} {
+		l := listen(t, name, Options{Mode: 0o660, UID: -1, GID: 4321})
+		peers := echo(l)
+		for _, tt := range []struct {
+			groups []uint32
+			in     bool
+		}{{nil, false}, {[]uint32{5555}, false}, {[]uint32{5555, 4321}, true}, {many, false}, {append([]uint32{4321}, many...), true}} {
+			cmd := child(t, nobody, "knock", name)
+			cmd.SysProcAttr.Credential.Groups = tt.groups
+			out, err := cmd.Output()
+			if got := strings.TrimSpace(string(out)); err != nil || got != strconv.FormatBool(tt.in) {
+				t.Errorf("%s, member of %d groups: let in: %s, %v, want %v", name, len(tt.groups), got, err, tt.in)
+			}
+		}
+		check(t, l.Close())
+		for range peers {
+		}
+	}
+}
+
 // While sockets come up again and again, another user never gets in.
 func TestNobodyBeforeTheMode(t *testing.T) {
 	needRoot(t)
