@@ -84,10 +84,6 @@ func tcpCaller(c *net.TCPConn) wire.Caller {
 	}
 	local, remote := plainAddr(there), plainAddr(here)
 	uid, err := diagUser(local, remote)
-	if err != nil && local.Addr().Is4() {
-		// A socket of both families, under ::ffff:127.0.0.1.
-		uid, err = diagUser(mapped(local), mapped(remote))
-	}
 	if err == nil {
 		caller.UID = uid
 	}
@@ -97,8 +93,4 @@ func tcpCaller(c *net.TCPConn) wire.Caller {
 func plainAddr(a *net.TCPAddr) netip.AddrPort {
 	p := a.AddrPort()
 	return netip.AddrPortFrom(p.Addr().Unmap(), p.Port())
-}
-
-func mapped(a netip.AddrPort) netip.AddrPort {
-	return netip.AddrPortFrom(netip.AddrFrom16(a.Addr().As16()), a.Port())
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/netip"
 	"os"
 	"os/exec"
 	"strings"
@@ -83,6 +84,14 @@ func play(args []string) bool {
 		if err == nil {
 			_ = c.Close()
 		}
+	case "tcp both families": // as Java does: by a socket of IPv6 that is an IPv4 connection
+		to := netip.MustParseAddrPort(args[1])
+		fd, err := unix.Socket(unix.AF_INET6, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+		if err == nil {
+			err = unix.Connect(fd, &unix.SockaddrInet6{Port: int(to.Port()), Addr: to.Addr().As16()})
+		}
+		fmt.Println(err)
+		_, _ = io.Copy(io.Discard, os.Stdin)
 	default:
 		return false
 	}
