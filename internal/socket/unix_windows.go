@@ -65,14 +65,17 @@ func listenUnix(path string, o Options) (Listener, error) {
 	if errno.Of(err) != errno.EADDRINUSE {
 		return l, err
 	}
-	why, err := occupant(file)
-	if err == nil && o.Replace {
-		if err := afunix.Remove(file); err != nil {
-			return nil, err
-		}
-		return bindUnix(file, sddl)
+	why, id, err := occupant(file)
+	if err != nil || !o.Replace {
+		return nil, refuse(errno.EADDRINUSE, "%s is taken: %s", file, why)
 	}
-	return nil, refuse(errno.EADDRINUSE, "%s is taken: %s", file, why)
+	if err := removeFile(file, id); err != nil {
+		return nil, err
+	}
+	if l, err = bindUnix(file, sddl); errno.Of(err) == errno.EADDRINUSE {
+		return nil, refuse(errno.EADDRINUSE, "%s is taken: another socket was made there just now", file)
+	}
+	return l, err
 }
 
 // bindUnix makes the socket's file, closes it to others, and listens last, since
@@ -146,8 +149,18 @@ func openItself(file string, access uint32) (windows.Handle, error) {
 var errLive = errors.New("not stale")
 
 // occupant looks at the file that has a name which is wanted. The error is nil
-// for a socket of ours on which nobody listens.
-func occupant(file string) (why string, err error) {
+// for a socket of ours on which nobody listens, and id is that file's: what is
+// there a moment later may be a live one.
+func occupant(file string) (why string, id afunix.Identity, err error) {
+	if id, err = afunix.Identify(file); err != nil {
+		return err.Error(), id, err
+	}
+	why, err = judge(file)
+	return why, id, err
+}
+
+// judge is occupant's part that says whether the file is stale.
+func judge(file string) (why string, err error) {
 	if !isSocket(file) {
 		return "it is no socket", errLive
 	}

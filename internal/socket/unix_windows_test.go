@@ -8,6 +8,7 @@ import (
 
 	"golang.org/x/sys/windows"
 
+	"drvsock/internal/afunix"
 	"drvsock/internal/endpoint"
 	"drvsock/internal/errno"
 	"drvsock/internal/wire"
@@ -86,6 +87,42 @@ func TestStale(t *testing.T) {
 		_, err = Listen(endpoint.Name{Path: path}, Options{Replace: true})
 		refused(t, err, want)
 	}
+}
+
+// A socket that takes a stale one's place while that is looked at stays, though
+// nobody listens there yet.
+func TestReplacedMeanwhile(t *testing.T) {
+	n := endpoint.Name{Path: folder(t) + `\s.sock`}
+	bind := func() windows.Handle {
+		h, err := afunix.NewSocket()
+		check(t, err)
+		check(t, afunix.WithShort(n.Path, func(name string) error {
+			return windows.Bind(h, &windows.SockaddrUnix{Name: name})
+		}))
+		return h
+	}
+	stale := bind()
+	before := isSocket
+	defer func() { isSocket = before }()
+	var fresh windows.Handle
+	isSocket = func(file string) bool {
+		if fresh == 0 {
+			// Closed after the other is made, so that the two can't have one identity.
+			check(t, os.Rename(n.Path, n.Path+".old.sock"))
+			fresh = bind()
+			check(t, os.Remove(n.Path+".old.sock"))
+			check(t, windows.Closesocket(stale))
+		}
+		return before(file)
+	}
+	if l, err := Listen(n, Options{Replace: true}); err == nil {
+		check(t, l.Close())
+		t.Error("the new socket's file is gone")
+	} else {
+		refused(t, err, errno.EADDRINUSE, "just now")
+		check(t, os.Remove(n.Path))
+	}
+	check(t, windows.Closesocket(fresh))
 }
 
 // A file that took the place of ours stays.
