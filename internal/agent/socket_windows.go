@@ -26,7 +26,7 @@ type unixSocket struct {
 	id atomic.Pointer[afunix.Identity] // of the file that bind made; nil if unknown
 
 	mu        sync.Mutex
-	raw       windows.Handle    // 0 once it went over to package net, or closed
+	raw       windows.Handle    // 0 once it went over to package net, or closed; connectRaw's while busy
 	l         *net.UnixListener // after listen; never unlinks
 	busy      bool              // a connect is under way
 	connected bool
@@ -43,7 +43,7 @@ func (s *unixSocket) listen(backlog int) error {
 	if s.l != nil {
 		return s.control(func(h windows.Handle) error { return windows.Listen(h, backlog) })
 	}
-	err := s.adoptable()
+	err := s.adoptable(s.raw)
 	if err == nil {
 		if err := windows.Listen(s.raw, backlog); err != nil {
 			return fmt.Errorf("listen %s: %w", s.file, err)
@@ -104,14 +104,14 @@ func (s *unixSocket) giveUp() {
 	}
 }
 
-// adoptable says whether the system can duplicate the socket, as package net
+// adoptable says whether the system can duplicate the socket raw, as package net
 // does to take it over. A stand-in for Winsock may not.
-func (s *unixSocket) adoptable() error {
-	if s.raw == 0 {
+func (s *unixSocket) adoptable(raw windows.Handle) error {
+	if raw == 0 {
 		return errno.Errorf(errno.EBADF, errno.LayerAgent, "%s has lost its socket", s.file)
 	}
 	var info windows.WSAProtocolInfo
-	if err := windows.WSADuplicateSocket(s.raw, windows.GetCurrentProcessId(), &info); err != nil {
+	if err := windows.WSADuplicateSocket(raw, windows.GetCurrentProcessId(), &info); err != nil {
 		return fmt.Errorf("duplicate socket: %w", err)
 	}
 	// The information stands for a descriptor, which has to be made and closed.
@@ -182,23 +182,26 @@ func (s *unixSocket) connect(ctx context.Context, path []byte, _ afunix.Wait) (*
 
 // connectRaw is connect's part that the system may keep waiting. It ends busy.
 func (s *unixSocket) connectRaw(ctx context.Context, raw windows.Handle, file string) (*net.UnixConn, error) {
-	reason := s.adoptable()
+	reason := s.adoptable(raw)
+	var refused error
 	if reason == nil {
 		err := afunix.WithShort(file, func(name string) error {
 			return windows.Connect(raw, &windows.SockaddrUnix{Name: name})
 		})
 		if err != nil {
-			s.mu.Lock()
-			s.busy = false
-			s.mu.Unlock()
-			return nil, afunix.Refused(errno.OpConnect, file, fmt.Errorf("connect %s: %w", file, err))
+			refused = afunix.Refused(errno.OpConnect, file, fmt.Errorf("connect %s: %w", file, err))
 		}
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.busy = false
 	if s.closed {
+		_ = windows.Closesocket(raw) // close left it
+		s.raw = 0
 		return nil, net.ErrClosed
+	}
+	if refused != nil {
+		return nil, refused
 	}
 	if reason == nil {
 		f := os.NewFile(uintptr(raw), s.file)
@@ -220,12 +223,14 @@ func (s *unixSocket) connectRaw(ctx context.Context, raw windows.Handle, file st
 	return conn, err
 }
 
-// close closes the socket and leaves its file. It may be called twice.
+// close closes the socket and leaves its file. It may be called twice. A handle
+// that a connect is under way on is closed after it: its number could be another
+// socket's by then.
 func (s *unixSocket) close() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.closed = true
-	if s.raw != 0 {
+	if s.raw != 0 && !s.busy {
 		_ = windows.Closesocket(s.raw)
 		s.raw = 0
 	}

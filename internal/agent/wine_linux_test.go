@@ -20,9 +20,8 @@ import (
 	"drvsock/wine"
 )
 
-// wineAgent starts this agent's Windows half, with a folder on drive C whose
-// Windows path is root.
-func wineAgent(t *testing.T) (b *bench, dir, root string, log *syncBuffer) {
+// wineBinary builds this test for Windows and puts it into a folder of Wine's.
+func wineBinary(t *testing.T) (rig *wine.Rig, dir, exe string) {
 	t.Helper()
 	rig, err := wine.Find()
 	if err != nil {
@@ -37,8 +36,16 @@ func wineAgent(t *testing.T) (b *bench, dir, root string, log *syncBuffer) {
 	dir, err = rig.Temp()
 	check(t, err)
 	t.Cleanup(func() { check(t, os.RemoveAll(dir)) })
-	exe, err := rig.Put(dir, built)
+	exe, err = rig.Put(dir, built)
 	check(t, err)
+	return rig, dir, exe
+}
+
+// wineAgent starts this agent's Windows half, with a folder on drive C whose
+// Windows path is root.
+func wineAgent(t *testing.T) (b *bench, dir, root string, log *syncBuffer) {
+	t.Helper()
+	rig, dir, exe := wineBinary(t)
 	log = new(syncBuffer)
 	cmd := rig.Command(t.Context(), exe, "serve")
 	cmd.Stderr = log
@@ -52,6 +59,16 @@ func wineAgent(t *testing.T) (b *bench, dir, root string, log *syncBuffer) {
 		t.Fatalf("the agent runs on %q", b.Peer().OS)
 	}
 	return b, dir, rig.Windows(dir) + `\`, log
+}
+
+// The tests of the Windows half itself.
+func TestWindowsTests(t *testing.T) {
+	rig, dir, exe := wineBinary(t)
+	cmd := rig.Command(t.Context(), exe, "-test.v", "-test.timeout=1m")
+	cmd.Dir = dir
+	if out, err := cmd.CombinedOutput(); err != nil || !bytes.Contains(out, []byte("--- PASS")) {
+		t.Errorf("%v\n%s", err, out)
+	}
 }
 
 // The Windows half under Wine: an agent that serves both ends of each
