@@ -33,7 +33,7 @@ func dialUnix(ctx context.Context, path string) (Conn, error) {
 	switch {
 	case isAbstract:
 		name = "\x00" + name
-	case !strings.HasPrefix(path, "/"):
+	case !isPath(path):
 		return nil, noPath(path)
 	case len(path) > afunix.MaxName:
 		// The magic link leads to the very file, whatever its path's length.
@@ -61,6 +61,11 @@ func dialUnix(ctx context.Context, path string) (Conn, error) {
 
 func magic(fd int) string { return fmt.Sprintf("/proc/self/fd/%d", fd) }
 
+// isPath reports whether the kernel takes all of path for an absolute path.
+func isPath(path string) bool {
+	return strings.HasPrefix(path, "/") && !strings.Contains(path, "\x00")
+}
+
 func noPath(path string) error {
 	return refuse(errno.EINVAL, "%q is no absolute path", path)
 }
@@ -82,7 +87,7 @@ func listenUnix(path string, o Options) (Listener, error) {
 		return listenAbstract(path, o)
 	}
 	dir, base := filepath.Split(path)
-	if !strings.HasPrefix(path, "/") || base == "" {
+	if !isPath(path) || base == "" {
 		return nil, noPath(path)
 	}
 	folder, err := openFolder(dir, o.Replace)

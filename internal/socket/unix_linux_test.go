@@ -367,8 +367,6 @@ func TestDialRefusals(t *testing.T) {
 		_, err := Dial(t.Context(), unixName(path))
 		refused(t, err, errno.Errno(connectNative(path)))
 	}
-	_, err = Dial(t.Context(), unixName("relative"))
-	refused(t, err, errno.EINVAL)
 	for _, n := range []wire.Network{wire.NetPipe, wire.NetPageant, 77} {
 		_, err := Dial(t.Context(), endpoint.Name{Network: n, Path: `\\.\pipe\x`})
 		refused(t, err, errno.EAFNOSUPPORT)
@@ -379,6 +377,27 @@ func TestDialRefusals(t *testing.T) {
 	cancel(errno.ECANCELED)
 	_, err = Dial(ended, unixName(dir+"/none"))
 	refused(t, err, errno.ECANCELED)
+}
+
+// What is no path leads nowhere. The kernel would take what is before a NUL.
+func TestNoPath(t *testing.T) {
+	noDescriptorLeft(t)
+	dir := folder(t)
+	echo(listen(t, dir+"/live", plain()))
+	for _, path := range []string{"relative", "", dir + "/live\x00more"} {
+		c, err := Dial(t.Context(), unixName(path))
+		refused(t, err, errno.EINVAL)
+		if err == nil {
+			_ = c.Close()
+		}
+	}
+	for _, path := range []string{"relative", "", dir + "/", dir + "/new\x00more"} {
+		_, err := Listen(unixName(path), plain())
+		refused(t, err, errno.EINVAL)
+	}
+	if _, err := os.Lstat(dir + "/new"); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("a refused listener's file: %v", err)
+	}
 }
 
 // A full backlog is waited for, as long as the context lives.
