@@ -3,6 +3,7 @@
 package portfile
 
 import (
+	"bytes"
 	"errors"
 	"io/fs"
 	"os"
@@ -51,6 +52,33 @@ func place(temp, path string) error {
 		return err
 	}
 	return os.Rename(temp, path)
+}
+
+// removeIf removes the file at path if it holds text. The lock is the file's own:
+// of two that find the same one only one at a time acts on it, and what takes its
+// place is another file.
+func removeIf(path string, text []byte) error {
+	f, err := open(path)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	if syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB) == syscall.EWOULDBLOCK {
+		return nil
+	}
+	locked, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	now, err := os.Lstat(path)
+	if err != nil {
+		return err
+	}
+	b := make([]byte, len(text)+1)
+	if n, err := readFull(f, b); err != nil || !os.SameFile(locked, now) || !bytes.Equal(b[:n], text) {
+		return err
+	}
+	return os.Remove(path)
 }
 
 // exclusive keeps others off the port, which Linux does by itself.

@@ -1,6 +1,7 @@
 package portfile
 
 import (
+	"bytes"
 	"crypto/rand"
 	"errors"
 	"fmt"
@@ -79,6 +80,33 @@ func place(temp, path string) error {
 	}
 	if err != nil {
 		return &os.PathError{Op: "rename", Path: path, Err: err}
+	}
+	return nil
+}
+
+// removeIf removes the file at path if it holds text. Nobody else can open it
+// between the look and the removal, which is by the same handle.
+func removeIf(path string, text []byte) error {
+	name, err := windows.UTF16PtrFromString(extended(path))
+	if err != nil {
+		return &os.PathError{Op: "remove", Path: path, Err: err}
+	}
+	h, err := windows.CreateFile(name, windows.GENERIC_READ|windows.DELETE, 0, nil, windows.OPEN_EXISTING, windows.FILE_FLAG_OPEN_REPARSE_POINT, 0)
+	if sharing(err) {
+		return nil // another looks at it
+	}
+	if err != nil {
+		return &os.PathError{Op: "remove", Path: path, Err: err}
+	}
+	f := os.NewFile(uintptr(h), path)
+	defer f.Close()
+	b := make([]byte, len(text)+1)
+	if n, err := readFull(f, b); err != nil || !bytes.Equal(b[:n], text) {
+		return err
+	}
+	remove := byte(1) // FILE_DISPOSITION_INFO
+	if err := windows.SetFileInformationByHandle(h, windows.FileDispositionInfo, &remove, 1); err != nil {
+		return &os.PathError{Op: "remove", Path: path, Err: err}
 	}
 	return nil
 }

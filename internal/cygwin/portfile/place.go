@@ -34,6 +34,9 @@ func claim(cfg *Config, text []byte) error {
 			return err
 		}
 	}
+	if err = place(temp, cfg.Path); !errors.Is(err, fs.ErrExist) {
+		return err
+	}
 	return taken(cfg.Path, "others make it at the same time")
 }
 
@@ -41,7 +44,8 @@ func taken(path, why string) error {
 	return errno.Errorf(errno.EADDRINUSE, errno.LayerUnknown, "%s is taken: %s", path, why)
 }
 
-// clear removes a stale stand-in at cfg.Path.
+// clear removes a stale stand-in at cfg.Path. It leaves one that another process
+// is removing, or has replaced.
 func clear(cfg *Config) error {
 	ctx := context.Background()
 	st, err := os.Lstat(cfg.Path)
@@ -62,11 +66,7 @@ func clear(cfg *Config) error {
 	if alive(port, secret) {
 		return taken(cfg.Path, "someone listens")
 	}
-	// Someone may have put a live one there meanwhile.
-	if now, err := readOnce(cfg.Path); err != nil || !bytes.Equal(now, old) {
-		return nil
-	}
-	if err := os.Remove(cfg.Path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err := removeIf(cfg.Path, old); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
 	return nil

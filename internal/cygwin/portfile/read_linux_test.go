@@ -96,6 +96,44 @@ func TestModeAndOwner(t *testing.T) {
 	}
 }
 
+// A stale file that another process is about to remove is left to it, so that two
+// can't remove one after the other, the second what the first has made.
+func TestStaleBeingRemoved(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "s")
+	gone, err := net.Listen("tcp4", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = gone.Close()
+	stale := plain(path).Format(uint16(gone.Addr().(*net.TCPAddr).Port), Secret{1})
+	if err := os.WriteFile(path, stale, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	other, err := os.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer other.Close()
+	if err := unix.Flock(int(other.Fd()), unix.LOCK_EX); err != nil {
+		t.Fatal(err)
+	}
+	if l, err := Listen(plain(path)); !errors.Is(err, errno.EADDRINUSE) {
+		t.Errorf("%v, %v", l, err)
+		_ = l.Close()
+	}
+	if b, err := os.ReadFile(path); !bytes.Equal(b, stale) {
+		t.Errorf("the file is %q, %v", b, err)
+	}
+	if err := unix.Flock(int(other.Fd()), unix.LOCK_UN); err != nil {
+		t.Fatal(err)
+	}
+	l, err := Listen(plain(path))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = l.Close()
+}
+
 // What is in the way stays: a socket and a link.
 func TestInTheWay(t *testing.T) {
 	dir := t.TempDir()
