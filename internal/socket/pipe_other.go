@@ -4,7 +4,6 @@ package socket
 
 import (
 	"context"
-	"syscall"
 
 	"drvsock/internal/errno"
 )
@@ -16,10 +15,6 @@ func noPipes(path string) error {
 func dialPipe(_ context.Context, path string) (Conn, error) { return nil, noPipes(path) }
 
 func listenPipe(path string, _ Options) (Listener, error) { return nil, noPipes(path) }
-
-// alone has nothing to do: only Windows lets another process take part of a
-// port over.
-func alone(_, _ string, _ syscall.RawConn) error { return nil }
 
 // fileACL is nothing here: files have modes.
 func fileACL([]string, string) (string, error) { return "", nil }

@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/netip"
 
+	"drvsock/internal/cygwin/portfile"
 	"drvsock/internal/errno"
 )
 
@@ -51,7 +52,7 @@ func listenTCP(address string) (Listener, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := net.ListenConfig{KeepAlive: -1, Control: alone}
+	c := net.ListenConfig{KeepAlive: -1, Control: portfile.Exclusive}
 	l, err := c.Listen(context.Background(), "tcp", a.String())
 	if err != nil {
 		return nil, fmt.Errorf("listen on %s: %w", a, err)

@@ -7,7 +7,6 @@ import (
 	"net"
 	"os"
 	"sync"
-	"syscall"
 	"time"
 
 	"golang.org/x/sys/windows"
@@ -226,20 +225,4 @@ func (l *unixListener) Addr() string { return l.file }
 func (l *unixListener) Close() error {
 	l.once.Do(func() { l.err = errors.Join(removeFile(l.file, l.id), l.l.Close()) })
 	return l.err
-}
-
-// alone keeps other processes from taking part of a port over, which Windows
-// lets them do with SO_REUSEADDR ("Using SO_REUSEADDR and SO_EXCLUSIVEADDRUSE").
-func alone(_, _ string, c syscall.RawConn) error {
-	const exclusive = ^windows.SO_REUSEADDR
-	var err error
-	if cerr := c.Control(func(fd uintptr) {
-		err = windows.SetsockoptInt(windows.Handle(fd), windows.SOL_SOCKET, exclusive, 1)
-	}); cerr != nil {
-		return cerr
-	}
-	if err != nil {
-		return fmt.Errorf("SO_EXCLUSIVEADDRUSE: %w", err)
-	}
-	return nil
 }

@@ -81,5 +81,4 @@ func removeIf(path string, text []byte) error {
 	return os.Remove(path)
 }
 
-// exclusive keeps others off the port, which Linux does by itself.
-func exclusive(_, _ string, _ syscall.RawConn) error { return nil }
+func exclusive(syscall.RawConn) error { return nil }

@@ -120,15 +120,10 @@ func extended(path string) string {
 	return path
 }
 
-// soExclusive is SO_EXCLUSIVEADDRUSE of winsock2.h.
-const soExclusive = ^windows.SO_REUSEADDR
-
-// exclusive keeps others from listening on the same port by SO_REUSEADDR, which
-// on Windows takes connections away ("Using SO_REUSEADDR and
-// SO_EXCLUSIVEADDRUSE" in the Winsock documentation).
-func exclusive(_, _ string, raw syscall.RawConn) error {
+func exclusive(c syscall.RawConn) error {
+	const soExclusive = ^windows.SO_REUSEADDR // SO_EXCLUSIVEADDRUSE of winsock2.h
 	var inner error
-	if err := raw.Control(func(fd uintptr) {
+	if err := c.Control(func(fd uintptr) {
 		inner = windows.SetsockoptInt(windows.Handle(fd), windows.SOL_SOCKET, soExclusive, 1)
 	}); err != nil {
 		return err

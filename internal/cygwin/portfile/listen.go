@@ -66,7 +66,7 @@ func Listen(cfg Config) (*Listener, error) {
 	if _, err := rand.Read(l.secret[:]); err != nil {
 		return nil, err
 	}
-	lc := net.ListenConfig{KeepAlive: -1, Control: exclusive}
+	lc := net.ListenConfig{KeepAlive: -1, Control: Exclusive}
 	tcp, err := lc.Listen(context.Background(), "tcp4", "127.0.0.1:0")
 	if err != nil {
 		return nil, err

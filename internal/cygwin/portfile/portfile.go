@@ -15,6 +15,7 @@ import (
 	"net"
 	"os"
 	"strconv"
+	"syscall"
 	"time"
 
 	"drvsock/internal/errno"
@@ -121,6 +122,12 @@ func readOnce(path string) ([]byte, error) {
 func NoStandIn(path, why string) error {
 	return errno.Errorf(errno.ECONNREFUSED, errno.LayerUnknown, "%s stands for no socket: %s", path, why)
 }
+
+// Exclusive is for the Control of a net.ListenConfig: it keeps other processes from
+// taking part of the port over. On Windows they could by SO_REUSEADDR ("Using
+// SO_REUSEADDR and SO_EXCLUSIVEADDRUSE" in the Winsock documentation); elsewhere it
+// has nothing to do.
+func Exclusive(_, _ string, c syscall.RawConn) error { return exclusive(c) }
 
 // Connect connects to port and does the client's half of what goes before the
 // data by greet, which must read exactly what belongs to it. The end of ctx, or
