@@ -4,9 +4,8 @@ import (
 	"encoding/binary"
 	"fmt"
 	"io"
-	"sync"
-
 	"net"
+	"sync"
 )
 
 // readMessage reads one message with its length. io.EOF is an end before one.
