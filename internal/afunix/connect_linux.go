@@ -2,6 +2,10 @@ package afunix
 
 import (
 	"context"
+	"fmt"
+	"net"
+	"os"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -57,6 +61,37 @@ func ConnectWait(ctx context.Context, fd int, name string, w Wait) error {
 		}
 	}
 }
+
+// DialFrom connects fd, which it owns, as ConnectWait does: to path, of whatever
+// length, or to an abstract name, which begins with NUL.
+func DialFrom(ctx context.Context, fd int, path string, w Wait) (*net.UnixConn, error) {
+	f := os.NewFile(uintptr(fd), "socket")
+	defer f.Close()
+	name := path
+	if len(path) > MaxName && path[0] != 0 {
+		// The magic link leads to the very file, whatever its path's length.
+		// O_PATH asks for search permission alone, as connect does; write
+		// permission for the socket is checked by connect.
+		target, err := unix.Open(path, unix.O_PATH|unix.O_CLOEXEC, 0)
+		if err != nil {
+			return nil, fmt.Errorf("connect %s: %w", path, err)
+		}
+		defer unix.Close(target)
+		name = MagicLink(target)
+	}
+	if err := ConnectWait(ctx, fd, name, w); err != nil {
+		return nil, fmt.Errorf("connect %s: %w", strings.Replace(path, "\x00", "@", 1), err)
+	}
+	c, err := net.FileConn(f) // a duplicate
+	if err != nil {
+		return nil, fmt.Errorf("adopt connection: %w", err)
+	}
+	return c.(*net.UnixConn), nil
+}
+
+// MagicLink is a path of the file that fd is open on, for a call in this process
+// (man 5 proc_pid_fd).
+func MagicLink(fd int) string { return fmt.Sprintf("/proc/self/fd/%d", fd) }
 
 // connectSlice is a blocking connect of at most d.
 func connectSlice(fd int, name string, d time.Duration) error {

@@ -86,37 +86,16 @@ func (h *host) dial(ctx context.Context, path []byte, opt afunix.Wait) (*net.Uni
 
 // connect owns fd.
 func (h *host) connect(ctx context.Context, fd int, path []byte, opt afunix.Wait) (*net.UnixConn, error) {
-	f := os.NewFile(uintptr(fd), "socket")
-	defer f.Close()
 	dir, name, err := h.resolve(path)
 	if err != nil {
+		_ = unix.Close(fd)
 		return nil, err
 	}
-	full := dir + "/" + name
-	addr := full
-	if len(addr) > afunix.MaxName {
-		// The magic link leads to the very file, whatever its path's length.
-		// O_PATH asks for search permission alone, as connect does; write
-		// permission for the socket is checked by connect.
-		target, err := unix.Open(full, unix.O_PATH|unix.O_CLOEXEC, 0)
-		if err != nil {
-			return nil, fmt.Errorf("connect %s: %w", full, err)
-		}
-		defer unix.Close(target)
-		addr = fmt.Sprintf("/proc/self/fd/%d", target)
-	}
-	if err := afunix.ConnectWait(ctx, fd, addr, opt); err != nil {
-		return nil, fmt.Errorf("connect %s: %w", full, err)
-	}
-	c, err := net.FileConn(f) // a duplicate
-	if err != nil {
-		return nil, fmt.Errorf("adopt connection: %w", err)
-	}
-	return c.(*net.UnixConn), nil
+	return afunix.DialFrom(ctx, fd, dir+"/"+name, opt)
 }
 
-// bind makes a socket whose file is path. The
-// socket's own name is name if that means the same file, else the whole path.
+// bind makes a socket whose file is path. The socket's own name is name if that
+// means the same file, else the whole path.
 func (h *host) bind(path, name []byte, opt bindOptions) (*unixSocket, error) {
 	dir, base, err := h.resolve(path)
 	if err != nil {

@@ -109,7 +109,7 @@ func (b *binding) adjust(began time.Time) (afunix.Identity, error) {
 	if err := unix.Fchownat(target, "", b.options.UID, b.options.GID, unix.AT_EMPTY_PATH); err != nil {
 		return id, fmt.Errorf("give %s to %d:%d: %w", b.path, b.options.UID, b.options.GID, err)
 	}
-	if err := unix.Chmod(magic(target), uint32(b.options.Mode.Perm())); err != nil {
+	if err := unix.Chmod(afunix.MagicLink(target), uint32(b.options.Mode.Perm())); err != nil {
 		return id, fmt.Errorf("mode of %s: %w", b.path, err)
 	}
 	if err := unix.Fstat(target, &st); err != nil {
@@ -153,7 +153,7 @@ func (b *binding) occupant() occupant {
 	if err := errors.Join(err, unix.Fstat(target, &st)); err != nil {
 		return occupant{why: err.Error()}
 	}
-	in := livesAt(magic(target))
+	in := livesAt(afunix.MagicLink(target))
 	in.id = id
 	if in.stale && int(st.Uid) != os.Geteuid() && int(st.Uid) != b.options.UID {
 		in.stale = false

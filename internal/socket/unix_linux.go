@@ -23,43 +23,26 @@ import (
 const backlog = 4096
 
 func dialUnix(ctx context.Context, path string) (Conn, error) {
-	fd, err := afunix.NewSocket()
-	if err != nil {
-		return nil, err
-	}
-	f := os.NewFile(uintptr(fd), "socket")
-	defer f.Close()
 	name, isAbstract := strings.CutPrefix(path, "@")
 	switch {
 	case isAbstract:
 		name = "\x00" + name
 	case !isPath(path):
 		return nil, noPath(path)
-	case len(path) > afunix.MaxName:
-		// The magic link leads to the very file, whatever its path's length.
-		// O_PATH asks for search permission alone, as connect does; write
-		// permission for the socket is checked by connect.
-		target, err := unix.Open(path, unix.O_PATH|unix.O_CLOEXEC, 0)
-		if err != nil {
-			return nil, fmt.Errorf("connect %s: %w", path, err)
-		}
-		defer unix.Close(target)
-		name = magic(target)
 	}
-	if err := afunix.ConnectWait(ctx, fd, name, afunix.Wait{}); err != nil {
-		if errors.Is(err, context.DeadlineExceeded) {
-			err = unix.EAGAIN
-		}
-		return nil, fmt.Errorf("connect %s: %w", path, err)
-	}
-	c, err := net.FileConn(f) // a duplicate
+	fd, err := afunix.NewSocket()
 	if err != nil {
-		return nil, fmt.Errorf("adopt connection: %w", err)
+		return nil, err
 	}
-	return c.(*net.UnixConn), nil
+	c, err := afunix.DialFrom(ctx, fd, name, afunix.Wait{})
+	if errors.Is(err, context.DeadlineExceeded) {
+		return nil, fmt.Errorf("connect %s: %w", path, unix.EAGAIN)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return c, nil
 }
-
-func magic(fd int) string { return fmt.Sprintf("/proc/self/fd/%d", fd) }
 
 // isPath reports whether the kernel takes all of path for an absolute path.
 func isPath(path string) bool {

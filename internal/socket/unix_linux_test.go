@@ -391,6 +391,8 @@ func TestNoPath(t *testing.T) {
 			_ = c.Close()
 		}
 	}
+	_, err := Dial(t.Context(), unixName("@"+strings.Repeat("x", 108)))
+	refused(t, err, errno.ENAMETOOLONG)
 	for _, path := range []string{"relative", "", dir + "/", dir + "/new\x00more"} {
 		_, err := Listen(unixName(path), plain())
 		refused(t, err, errno.EINVAL)
