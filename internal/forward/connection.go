@@ -164,7 +164,8 @@ func (f *forward) join(caller Caller, client, target relay.Conn) {
 		relayed = func() error { return relay.Local(client, target, tally) }
 	}
 	if !f.begin(c) {
-		c.end()
+		reset(client) // both, as nothing joins the two
+		reset(target)
 		return
 	}
 	err := relayed()
