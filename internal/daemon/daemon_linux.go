@@ -76,7 +76,8 @@ type daemon struct {
 	ended   chan struct{} // closed when links, listeners and sessions are gone
 	manager manager
 
-	edit sync.Mutex // one change of agents and forwards at a time
+	reading sync.Mutex // one reload at a time, so that the file's last state counts
+	edit    sync.Mutex // one change of agents and forwards at a time
 
 	mu        sync.Mutex
 	members   map[string]*member
@@ -203,7 +204,27 @@ func (d *daemon) attend(served chan error) string {
 	}
 }
 
-// idle tells whether the daemon may end by itself.
+// enter counts a call, unless the daemon is ending: whoever comes then asks
+// another one.
+func (d *daemon) enter() bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.ctx.Err() != nil {
+		return false
+	}
+	d.busy++
+	return true
+}
+
+func (d *daemon) leave() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.busy--
+	d.used = time.Now()
+}
+
+// idle ends the daemon if nobody needs it, and tells whether it did. No call
+// gets in between the two.
 func (d *daemon) idle() bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -215,7 +236,11 @@ func (d *daemon) idle() bool {
 			d.used = time.Now()
 		}
 	}
-	return time.Since(d.used) >= d.cfg.IdleAfter
+	if time.Since(d.used) < d.cfg.IdleAfter {
+		return false
+	}
+	d.end()
+	return true
 }
 
 // close ends sessions, forwards and links, within endWithin.

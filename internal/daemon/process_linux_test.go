@@ -30,6 +30,7 @@ type near struct {
 	mu   sync.Mutex
 	cut  func()
 	dead error
+	load func() (*config.File, error) // nil: an empty file
 }
 
 func (n *near) Kind() string   { return "near" }
@@ -89,7 +90,15 @@ func begin(t *testing.T) (*near, func()) {
 	done := make(chan error, 1)
 	go func() {
 		done <- Run(Config{
-			Load:   func() (*config.File, error) { return &config.File{}, nil },
+			Load: func() (*config.File, error) {
+				n.mu.Lock()
+				load := n.load
+				n.mu.Unlock()
+				if load == nil {
+					return &config.File{}, nil
+				}
+				return load()
+			},
 			Folder: f, Log: quiet, Ready: func() { close(ready) }, Stop: stop,
 			way: func(transport.Plan, string) (transport.Dialer, error) { return n, nil },
 		})

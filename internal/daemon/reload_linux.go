@@ -31,6 +31,8 @@ func (d *daemon) load() (*config.File, error) {
 // left alone with its connections. The notes say what could not be done, or not
 // yet. After an error everything is as it was.
 func (d *daemon) reload() (notes []string, err error) {
+	d.reading.Lock()
+	defer d.reading.Unlock()
 	d.manager.reloading()
 	defer func() { d.manager.ready(d.words()) }()
 	f, err := d.load()
@@ -99,6 +101,15 @@ func (d *daemon) apply(f *config.File) error {
 	for name, a := range agents {
 		if d.snapshot()[name] == nil {
 			d.add(name, a, plans[name])
+		}
+	}
+	// What goes by another agent from now on leaves its own first: the listener
+	// would stand in the new one's way.
+	for name, m := range d.snapshot() {
+		for _, s := range m.set.Status() {
+			if w := f.Forward(s.Name); w != nil && w.Agent != name {
+				_ = m.set.Remove(s.Name)
+			}
 		}
 	}
 	for name, m := range d.snapshot() {

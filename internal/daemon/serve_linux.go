@@ -1,11 +1,13 @@
 package daemon
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"os"
 	"reflect"
+	"slices"
 	"time"
 
 	"drvsock/internal/build"
@@ -20,16 +22,12 @@ import (
 // call answers one request.
 func (d *daemon) call(ctx context.Context, c *control.Call) {
 	r := &c.Request
-	if r.Op != control.OpStatus { // who only looks doesn't need it
-		d.mu.Lock()
-		d.busy++
-		d.mu.Unlock()
-		defer func() {
-			d.mu.Lock()
-			d.busy--
-			d.used = time.Now()
-			d.mu.Unlock()
-		}()
+	if r.Op != control.OpStatus && r.Op != control.OpDown { // who only looks or ends it doesn't need it
+		if !d.enter() {
+			c.Refuse(control.ErrEnding)
+			return
+		}
+		defer d.leave()
 	}
 	var resp *control.Response
 	var err error
@@ -96,6 +94,7 @@ func (d *daemon) status() *control.Status {
 	for x := range d.sessions {
 		s.Sessions = append(s.Sessions, x.status())
 	}
+	slices.SortFunc(s.Sessions, func(a, b control.SessionStatus) int { return cmp.Or(a.Since.Compare(b.Since), a.PID-b.PID) })
 	return s
 }
 
