@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"drvsock/internal/afunix"
 	"drvsock/internal/report"
 )
 
@@ -24,7 +25,8 @@ const (
 // used.
 type Folder struct {
 	path string
-	fd   int // O_PATH
+	fd   int             // O_PATH
+	made afunix.Identity // of the control socket that Listen made
 }
 
 // OpenFolder finds the daemon's folder and checks that it is this user's alone.

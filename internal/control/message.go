@@ -14,7 +14,7 @@ type Op string
 const (
 	OpStatus        Op = "status"
 	OpUp            Op = "up"      // Agent, Wait, Exe; the daemon stays until down
-	OpDown          Op = "down"    // answered before it ends
+	OpDown          Op = "down"    // answered when links and listeners are gone
 	OpReload        Op = "reload"  // reads the configuration anew
 	OpViews         Op = "views"   // Name, Exe: where drives are seen, and the link's identity
 	OpSession       Op = "session" // Name, Identity: Response comes with two ends of pipes

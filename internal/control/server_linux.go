@@ -15,6 +15,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"drvsock/internal/afunix"
 	"drvsock/internal/report"
 )
 
@@ -23,7 +24,8 @@ import (
 const maxConns = 1024
 
 // Listen makes the control socket in place of one that a killed daemon left. The
-// caller has the lock, and closes the listener, which removes the socket.
+// caller has the lock, closes the listener, and calls Remove before it gives the
+// lock up.
 func (f *Folder) Listen() (*net.UnixListener, error) {
 	switch err := f.removable(socketName); {
 	case err == nil:
@@ -45,6 +47,9 @@ func (f *Folder) Listen() (*net.UnixListener, error) {
 			err = unix.Listen(fd, 128)
 		}
 	}
+	if err == nil {
+		f.made, err = afunix.Identify(f.fd, socketName)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("make %s: %w", f.Socket(), err)
 	}
@@ -55,9 +60,10 @@ func (f *Folder) Listen() (*net.UnixListener, error) {
 	return ln.(*net.UnixListener), nil
 }
 
-// Remove removes the control socket.
+// Remove removes the control socket that Listen made. A service manager puts its
+// own in the place of one that is there; that stays.
 func (f *Folder) Remove() {
-	if f.removable(socketName) == nil {
+	if now, err := afunix.Identify(f.fd, socketName); err == nil && f.made.Known() && now == f.made {
 		_ = unix.Unlinkat(f.fd, socketName, 0)
 	}
 }

@@ -267,7 +267,6 @@ func TestStale(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		ln.SetUnlinkOnClose(false)
 		_ = ln.Close()
 		if _, err := f.dial(t.Context()); !errors.Is(err, ErrNone) {
 			t.Errorf("dial of a stale socket: %v, want ErrNone", err)
@@ -286,6 +285,29 @@ func TestStale(t *testing.T) {
 	f.Remove()
 	if _, err := os.Lstat(f.Socket()); err != nil {
 		t.Errorf("Remove of a file that is no socket: %v", err)
+	}
+}
+
+// TestRemoveOwn leaves a socket alone that has taken the place of this daemon's,
+// as systemd's does when drvsock.socket is started beside it.
+func TestRemoveOwn(t *testing.T) {
+	f := folder(t)
+	ln, err := f.Listen()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	if err := os.Remove(f.Socket()); err != nil {
+		t.Fatal(err)
+	}
+	other, err := net.Listen("unix", f.at(socketName))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer other.Close()
+	f.Remove()
+	if _, err := os.Lstat(f.Socket()); err != nil {
+		t.Errorf("the other one's socket: %v", err)
 	}
 }
 
