@@ -46,6 +46,11 @@ func beDaemon(s Streams, f daemonFlags, starter *os.File) error {
 		cfg.Level = slog.LevelDebug
 	}
 	cfg.Log = report.NewLog(s.Err, cfg.Level)
+	if starter != nil {
+		// A service's variable, if that is who started this, and its manager would
+		// take this daemon's end for the service's.
+		_ = os.Unsetenv("NOTIFY_SOCKET")
+	}
 	if cfg.Listener, err = daemon.Activated(); err != nil {
 		return err
 	}

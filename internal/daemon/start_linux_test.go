@@ -238,4 +238,16 @@ func TestNotify(t *testing.T) {
 	if err := cmd.Wait(); err != nil {
 		t.Error(err)
 	}
+	// A daemon that a service starts on its way is not the service.
+	cmd = s.command("up")
+	cmd.Env = append(cmd.Env, "NOTIFY_SOCKET="+path)
+	if err := cmd.Run(); err != nil {
+		t.Fatal(err)
+	}
+	s.do("down")
+	_ = c.SetReadDeadline(time.Now().Add(time.Millisecond)) // what it said is there by now
+	b := make([]byte, 4096)
+	if n, err := c.Read(b); err == nil {
+		t.Errorf("a daemon in the background said %q", b[:n])
+	}
 }
