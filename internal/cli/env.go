@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"drvsock/internal/config"
+	"drvsock/internal/endpoint"
 	"drvsock/internal/preset"
 )
 
@@ -84,14 +85,14 @@ func variables(warn io.Writer, list []listed) map[string]string {
 
 // address is what a client of the forward takes.
 func address(f listed) (string, error) {
-	w := config.Forward{Listen: f.Listen, Connect: f.Connect}
-	if f.Address != "" {
-		w.Listen = f.Address
+	switch {
+	case f.Address != "":
+		n, err := endpoint.Parse(f.Address)
+		return n.Path, err
+	case f.State != down: // its names are in full
+		n, err := endpoint.Parse(f.Listen)
+		return n.Path, err
 	}
-	if f.State != down {
-		// A running forward's names are in full.
-		w.Listen, w.Connect = strings.ReplaceAll(w.Listen, "$", "$$"), strings.ReplaceAll(w.Connect, "$", "$$")
-	}
-	r, err := w.Resolve()
+	r, err := config.Forward{Listen: f.Listen, Connect: f.Connect}.Resolve()
 	return r.From.Path, err
 }
