@@ -23,6 +23,9 @@ func AddForward(path string, w Forward) error {
 		if w.Name == "" || f.Forward(w.Name) != nil {
 			return nil, report.Hint(fmt.Errorf("a forward named %s is in %s already", w.Name, path), "drvsock forward rm --save %s", w.Name)
 		}
+		if len(f.Forwards) >= MaxForwards {
+			return nil, fmt.Errorf("%s holds %d forwards, and there can be no more", path, len(f.Forwards))
+		}
 		if w.Allow != nil && w.Allow.User == nil {
 			w.Allow = &Allow{User: []string{}}
 		}
@@ -126,12 +129,13 @@ func same(a, b *File) bool {
 	return xerr == nil && yerr == nil && bytes.Equal(x, y)
 }
 
-// replace puts a new file in the place of the one at path, which has the mode of
-// the old one or 0600.
+// replace puts a new file in the place of the one at path, which has the mode and
+// the owner of the old one, or 0600 and this user.
 func replace(path string, text []byte) (err error) {
 	mode := fs.FileMode(0o600)
-	if st, serr := os.Stat(path); serr == nil {
-		mode = st.Mode().Perm()
+	old, serr := os.Stat(path)
+	if serr == nil {
+		mode = old.Mode().Perm()
 	}
 	t, err := os.CreateTemp(filepath.Dir(path), ".config-*.toml") // mode 0600
 	if err != nil {
@@ -143,6 +147,9 @@ func replace(path string, text []byte) (err error) {
 		}
 	}()
 	_, err = t.Write(text)
+	if err == nil && old != nil {
+		err = giveTo(t, old)
+	}
 	if err == nil && mode != 0o600 {
 		err = t.Chmod(mode)
 	}

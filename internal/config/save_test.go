@@ -108,6 +108,13 @@ env.B = '"'
 	}
 }
 
+func TestAddToFull(t *testing.T) {
+	path := write(t, strings.Repeat("[[forward]]\nlisten = '/a'\nconnect = '/b'\n", MaxForwards))
+	if err := AddForward(path, Forward{Name: "x", Listen: "/x", Connect: "/y"}); err == nil || !strings.Contains(err.Error(), "there can be no more") {
+		t.Errorf("%v", err)
+	}
+}
+
 func TestAddToNone(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "a", "b", "config.toml")
 	if err := AddForward(path, Forward{Name: "x", Listen: "/a", Connect: "/b"}); err != nil {
