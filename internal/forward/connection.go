@@ -105,13 +105,13 @@ func (f *forward) dial(ctx context.Context, who wire.Caller) (relay.Conn, error)
 	defer cancel()
 	filter, err := f.mustFilter(ctx)
 	if err != nil {
-		return nil, err
+		return nil, layered(err)
 	}
 	c, err := f.connect(ctx, who)
 	if err == nil && filter {
 		c = filtered{c}
 	}
-	return c, err
+	return c, layered(err)
 }
 
 func (f *forward) connect(ctx context.Context, who wire.Caller) (relay.Conn, error) {

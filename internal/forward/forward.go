@@ -74,12 +74,22 @@ func isLink(err error) bool {
 	return errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled)
 }
 
+// layered gives an error that came of the time alone its layer: what was waited
+// for is the link, or an answer by it.
+func layered(err error) error {
+	if isLink(err) {
+		return errno.FromSystem(err, errno.LayerLink)
+	}
+	return err
+}
+
 // run listens until the forward is stopped.
 func (f *forward) run() {
 	defer close(f.done)
 	pause := retryFirst
 	for {
 		serve, err := f.listen()
+		err = layered(err)
 		f.became(err)
 		select {
 		case f.tried <- err:

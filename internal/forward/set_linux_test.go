@@ -16,8 +16,6 @@ import (
 
 	"drvsock/internal/config"
 	"drvsock/internal/errno"
-	"drvsock/internal/relay"
-	"drvsock/internal/wire"
 )
 
 // echo answers each read at once.
@@ -438,41 +436,6 @@ func TestClose(t *testing.T) {
 	}
 	if now := descriptors(t); now > before+2 { // the two servers of this test
 		t.Errorf("%d descriptors, %d before", now, before)
-	}
-}
-
-// TestCloseMeanwhile has the set close when a connection has just been opened:
-// both of its ends learn of it, whatever they are.
-func TestCloseMeanwhile(t *testing.T) {
-	r := newRig(t)
-	r.add(t, config.Forward{Name: "f", Listen: r.guest + "/f", Connect: `C:\s`})
-	f := r.set.get("f")
-	r.set.Close()
-	over := make(chan string, 2)
-	serve(t, filepath.Join(r.drive, "far"), func(c *net.UnixConn) {
-		_, _ = c.Read(make([]byte, 1))
-		over <- "stream"
-	})
-	serve(t, filepath.Join(r.guest, "near"), func(c *net.UnixConn) {
-		_, _ = c.Read(make([]byte, 1))
-		over <- "socket"
-	})
-	for _, first := range []string{"socket", "stream"} {
-		stream, _, err := r.Open(t.Context(), wire.Request{Kind: wire.KindConnect, Path: []byte(`C:\far`)})
-		check(t, err)
-		var client, target relay.Conn = dial(t, r.guest+"/near"), stream
-		if first == "stream" {
-			client, target = target, client
-		}
-		t.Cleanup(func() { _, _ = client.Close(), target.Close() })
-		f.join(Caller{}, client, target)
-		for range 2 {
-			select {
-			case <-over:
-			case <-time.After(5 * time.Second):
-				t.Fatalf("client a %s: an end is left open", first)
-			}
-		}
 	}
 }
 
