@@ -66,7 +66,7 @@ runs itself; with --save, also from its next start on.`,
 	fl.StringVar(&f.Group, "group", "", "`GROUP` of the socket, by name or number")
 	fl.StringArrayVar(&f.Access, "access", nil, "`ACCOUNT` on the host that may connect too; by default this one's alone may")
 	fl.BoolVar(&f.Message, "message", false, "listen on a message pipe, which knows half-close, as Docker's do")
-	fl.StringArrayVar(&users, "allow-user", nil, "`USER` who is served, by name, number, account or SID; nobody else is")
+	fl.StringArrayVar(&users, "allow-user", nil, "`USER` who is served, by name, number or Windows account; nobody else is")
 	fl.StringVar(&f.Filter, "filter", "", "`NAME` of a filter: ssh-agent keeps extensions from agents that can't bear them")
 	fl.StringArrayVar(&env, "env", nil, "`NAME=VALUE` for drvsock env; {listen} stands for LISTEN")
 	fl.StringVar(&f.Agent, "agent", "", "`NAME` of an agent of config.toml (default: the default one)")

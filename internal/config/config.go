@@ -56,7 +56,8 @@ type Forward struct {
 // Allow names the callers that a forward serves.
 type Allow struct {
 	// User holds user names and uids for guest callers, account names,
-	// DOMAIN\name and SIDs for host callers. Empty: nobody.
+	// DOMAIN\name for host callers, or the SID of an account without a name.
+	// Empty: nobody.
 	User []string `toml:"user" json:"user"`
 }
 

@@ -88,8 +88,8 @@ func guestUser(rule string, uid uint32) bool {
 	return err == nil && uint32(n) == uid
 }
 
-// hostAccount tells whether rule means account, such as BOX\alice or a SID. A
-// name without a domain means that name in any.
+// hostAccount tells whether rule means account, such as BOX\alice, or a SID if the
+// account has no name. A name without a domain means that name in any.
 func hostAccount(rule, account string) bool {
 	if strings.EqualFold(rule, account) {
 		return true
