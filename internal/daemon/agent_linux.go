@@ -416,15 +416,17 @@ func (a *agent) status() control.LinkStatus {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	s := control.LinkStatus{Agent: a.name, State: control.LinkDown, Since: a.since, Attempts: a.attempts, LastError: a.problem}
-	s.Command, s.Transport = "drvsock.exe agent", "command"
-	if d, err := a.way(a.plan, a.exe); err == nil {
-		s.Command, s.Transport = d.String(), d.Kind()
-	}
-	switch {
-	case a.cur.alive():
+	if a.cur.alive() {
 		peer := a.cur.Peer()
 		s.State, s.Command, s.Transport = control.LinkUp, a.cur.command, a.cur.kind
 		s.Build, s.OS, s.PID, s.Streams = peer.Build, peer.OS, a.cur.PID, a.cur.Streams()
+		return s
+	}
+	s.Command, s.Transport = "drvsock.exe agent", "command"
+	if d, err := a.way(a.plan, a.exe); err == nil { // which may look along the PATH
+		s.Command, s.Transport = d.String(), d.Kind()
+	}
+	switch {
 	case a.trying != nil:
 		s.State = control.LinkStarting
 	case a.last != nil && time.Now().Before(a.next):

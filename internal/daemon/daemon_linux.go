@@ -32,7 +32,8 @@ type Config struct {
 	// Agent, if not nil, is how the default agent is reached, whatever the file
 	// says. Its folders are absolute.
 	Agent *config.Agent
-	// File is the path of the configuration, and Load reads it.
+	// File is the path of the configuration, and Load reads it; there need not be
+	// a file.
 	File string
 	Load func() (*config.File, error)
 	// Folder is the daemon's own, which stays the caller's.
@@ -126,7 +127,7 @@ func (d *daemon) run() error {
 		}
 		d.log = report.NewLog(j, d.cfg.Level)
 	}
-	file, err := d.load()
+	file, err := d.cfg.Load()
 	if err != nil {
 		return err
 	}

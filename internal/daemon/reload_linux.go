@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
-	"io/fs"
 	"maps"
 	"reflect"
 	"slices"
@@ -15,18 +14,6 @@ import (
 	"drvsock/internal/transport"
 )
 
-// load reads the configuration; there need not be one.
-func (d *daemon) load() (*config.File, error) {
-	if d.cfg.Load == nil {
-		return &config.File{}, nil
-	}
-	f, err := d.cfg.Load()
-	if errors.Is(err, fs.ErrNotExist) {
-		return &config.File{}, nil
-	}
-	return f, err
-}
-
 // reload reads the configuration again and makes it so. What is unchanged is
 // left alone with its connections. The notes say what could not be done, or not
 // yet. After an error everything is as it was.
@@ -35,7 +22,7 @@ func (d *daemon) reload() (notes []string, err error) {
 	defer d.reading.Unlock()
 	d.manager.reloading()
 	defer func() { d.manager.ready(d.words()) }()
-	f, err := d.load()
+	f, err := d.cfg.Load()
 	if err == nil {
 		err = d.apply(f)
 	}
