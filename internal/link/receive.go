@@ -148,9 +148,8 @@ func (r *receiver) drop() {
 	r.size = 0
 }
 
-// consumed counts n bytes as taken by the consumer. Called with mu.
+// consumed notes that the consumer has taken n bytes. Called with mu.
 func (s *Stream) consumed(n int) {
-	s.r.total += uint64(n)
 	if !s.r.coupled {
 		s.grant(uint32(n))
 	}
@@ -201,9 +200,11 @@ func (s *Stream) receive(p []byte) {
 		return
 	}
 	sink := r.sink
+	r.total += uint64(len(p)) // before: who has the last bytes may end the stream, and count
 	s.mu.Unlock()
 	n, err := sink.TryWrite(p)
 	s.mu.Lock()
+	r.total -= uint64(len(p) - max(n, 0))
 	if err != nil {
 		s.stopLocked(reasonOf(err, errno.EPIPE))
 		return
@@ -227,10 +228,13 @@ func (s *Stream) splice(t splicer, n int) int {
 		s.mu.Unlock()
 		return 0
 	}
+	most := n
+	r.total += uint64(most) // as in receive
 	s.mu.Unlock()
-	n, err := t.drainTo(sink.TrySplice, n)
+	n, err := t.drainTo(sink.TrySplice, most)
 	s.mu.Lock()
 	defer s.unlock()
+	r.total -= uint64(most - max(n, 0))
 	if err != nil {
 		s.stopLocked(reasonOf(err, errno.EPIPE))
 		return 0
@@ -320,11 +324,13 @@ func (s *Stream) drain() {
 			}
 			break
 		}
-		s.unlock()
 		n := len(c.b) - c.from
-		_, err := sink.Write(c.b[c.from:])
+		r.total += uint64(n) // as in receive
+		s.unlock()
+		done, err := sink.Write(c.b[c.from:])
 		c.free()
 		s.mu.Lock()
+		r.total -= uint64(n - max(done, 0))
 		r.size = max(r.size-n, 0) // drop may have emptied the queue
 		if err != nil {
 			if s.failed == nil {
@@ -400,6 +406,7 @@ func (s *Stream) Read(p []byte) (int, error) {
 				}
 			}
 			r.size -= n
+			r.total += uint64(n)
 			s.consumed(n)
 			return n, nil
 		case s.failed != nil && !s.whole:
