@@ -3,10 +3,12 @@
 package wine
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
 	"os/exec"
+	"os/user"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -48,6 +50,8 @@ const (
 	peerExe    = "peer.exe"
 	winsockExe = "winsock.exe"
 	serverExe  = "server.exe"
+	pipeExe    = "pipe.exe"
+	assuanExe  = "assuan.exe"
 )
 
 func newWorld(t *testing.T) *world {
@@ -119,6 +123,10 @@ func (w *world) buildAll() {
 	put("drvsock.exe", "go", "build", "-o", out("drvsock.exe"), "drvsock/cmd/drvsock")
 	put(peerExe, "go", "build", "-o", out(peerExe), "drvsock/test/wine/peer")
 	put(winsockExe, mingw+"gcc-posix", "-municode", "-O2", "-Wall", "-Werror", "-s", "-o", out(winsockExe), "testdata/winsock.c", "-lws2_32")
+	put(pipeExe, mingw+"gcc-posix", "-municode", "-O2", "-Wall", "-Werror", "-s", "-o", out(pipeExe), "testdata/pipe.c")
+	if libassuan() {
+		put(assuanExe, mingw+"gcc-posix", "-O2", "-Wall", "-Werror", "-s", "-static", "-o", out(assuanExe), "testdata/assuan.c", "-lassuan", "-lgpg-error", "-lws2_32")
+	}
 	if src, ok := seed("af_unix_win_server.cpp"); ok {
 		put(serverExe, mingw+"g++-posix", "-O2", "-static", "-s", "-o", out(serverExe), src, "-lws2_32")
 	}
@@ -126,6 +134,13 @@ func (w *world) buildAll() {
 }
 
 const mingw = "x86_64-w64-mingw32-"
+
+// libassuan tells if there is GnuPG's library for Windows.
+func libassuan() bool {
+	cmd := exec.Command(mingw+"gcc-posix", "-E", "-")
+	cmd.Stdin = strings.NewReader("#include <winsock2.h>\n#include <assuan.h>\n")
+	return cmd.Run() == nil
+}
 
 // seed finds a file of the post about AF_UNIX on WSL.
 func seed(name string) (string, bool) {
@@ -170,6 +185,17 @@ func (w *world) stage(t *testing.T) *stage {
 	s.host = sub.folder()
 	s.view = filepath.Join(w.view, filepath.Base(s.host))
 	return s
+}
+
+// account is the name of the one that Windows programs run under.
+func (s *stage) account() string {
+	s.t.Helper()
+	uid, _ := s.wine.User()
+	u, err := user.LookupId(strconv.Itoa(uid))
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return u.Username
 }
 
 // windows is the Windows path of a file of this stage.
@@ -228,7 +254,11 @@ func (s *stage) peer() string { return rig.Go(s.t, "drvsock/test/wine/peer") }
 
 // command is killed when the test ends and leads a process group of its own.
 func (s *stage) command(uid uint32, dir string, argv []string) *exec.Cmd {
-	cmd := exec.CommandContext(s.t.Context(), argv[0], argv[1:]...)
+	ctx := s.t.Context()
+	if ctx.Err() != nil { // in the test's cleanup
+		ctx = context.WithoutCancel(ctx)
+	}
+	cmd := exec.CommandContext(ctx, argv[0], argv[1:]...)
 	cmd.Dir = dir
 	cmd.Env = append(os.Environ(), marker+"="+s.id)
 	cmd.Stderr = &logged{t: s.t, prefix: filepath.Base(argv[0]) + ": "}

@@ -22,6 +22,17 @@ func TestWine(t *testing.T) {
 		play func(*stage)
 	}{
 		{"commands", commands},
+		{"pipe server", pipeServer},
+		{"pipe client", pipeClient},
+		{"refused caller", refusedCaller},
+		{"DACLs", dacls},
+		{"socket forwards", socketForwards},
+		{"pipes of go-winio", pipesOfWinio},
+		{"denied folders", deniedFolders},
+		{"assuan server", assuanServer},
+		{"assuan client", assuanClient},
+		{"cygwin server", cygwinServer},
+		{"cygwin client", cygwinClient},
 		{"post's server", postServer},
 		{"post's server in run", postServerInRun},
 		{"permissions", permissions},

@@ -4,6 +4,7 @@ package wine
 
 import (
 	"bufio"
+	"fmt"
 	"io"
 	"os"
 	"os/exec"
@@ -15,7 +16,7 @@ import (
 type talker struct {
 	s     *stage
 	cmd   *exec.Cmd
-	in    io.Closer
+	in    io.WriteCloser
 	lines chan string
 }
 
@@ -61,6 +62,27 @@ func (p *talker) line(within time.Duration) string {
 		p.s.t.Fatalf("%q: no line in %v", p.cmd.Args, within)
 		return ""
 	}
+}
+
+// ask gives the program a line on its stdin.
+func (p *talker) ask(format string, args ...any) {
+	p.s.t.Helper()
+	if _, err := fmt.Fprintf(p.in, format+"\n", args...); err != nil {
+		p.s.t.Fatalf("%q: %v", p.cmd.Args, err)
+	}
+}
+
+// do asks and gives the answer.
+func (p *talker) do(format string, args ...any) string {
+	p.s.t.Helper()
+	p.ask(format, args...)
+	return p.line(limit)
+}
+
+// wants asks for what must come out as want.
+func (p *talker) wants(want, format string, args ...any) {
+	p.s.t.Helper()
+	p.s.want(fmt.Sprintf(format, args...), p.do(format, args...), want)
 }
 
 // quiet tells if the program neither says anything nor ends for d.

@@ -10,6 +10,7 @@ import (
 	"net"
 	"os"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 )
@@ -74,17 +75,35 @@ func noise(seed uint64, n int) []byte {
 	return b
 }
 
-func dial(path string) (*net.UnixConn, error) {
+// A conn is a connection with a half-close.
+type conn interface {
+	net.Conn
+	CloseWrite() error
+}
+
+func isPipe(path string) bool { return strings.HasPrefix(path, `\\.\pipe\`) }
+
+func dial(path string) (conn, error) {
+	if isPipe(path) {
+		return dialPipe(path)
+	}
 	c, err := net.Dial("unix", path)
 	if err != nil {
 		return nil, err
 	}
-	return c.(*net.UnixConn), nil
+	return c.(conn), nil
+}
+
+func listen(path string) (net.Listener, error) {
+	if isPipe(path) {
+		return listenPipe(path)
+	}
+	return net.Listen("unix", path)
 }
 
 // serve plays part on every connection until stdin ends. It removes the file.
-func serve(path string, part func(*net.UnixConn) error) error {
-	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
+func serve(path string, part func(conn) error) error {
+	l, err := listen(path)
 	if err != nil {
 		return err
 	}
@@ -96,7 +115,7 @@ func serve(path string, part func(*net.UnixConn) error) error {
 		_ = l.Close()
 	}()
 	for {
-		c, err := l.AcceptUnix()
+		c, err := l.Accept()
 		if err != nil {
 			select {
 			case <-ends:
@@ -107,7 +126,7 @@ func serve(path string, part func(*net.UnixConn) error) error {
 		}
 		go func() {
 			defer c.Close()
-			if err := part(c); err != nil {
+			if err := part(c.(conn)); err != nil {
 				say("connection: %v", err)
 			}
 		}()
@@ -115,7 +134,7 @@ func serve(path string, part func(*net.UnixConn) error) error {
 }
 
 // echo sends back what it gets, and its end.
-func echo(c *net.UnixConn) error {
+func echo(c conn) error {
 	// Not io.Copy, which on Linux would splice.
 	b := make([]byte, 64<<10)
 	for {
@@ -133,7 +152,7 @@ func echo(c *net.UnixConn) error {
 }
 
 // answer says what it got when it has all of it.
-func answer(c *net.UnixConn) error {
+func answer(c conn) error {
 	b, err := io.ReadAll(c)
 	if err == nil {
 		_, err = io.WriteString(c, sum(b))
@@ -142,7 +161,7 @@ func answer(c *net.UnixConn) error {
 }
 
 // ask is answer's client: its own direction is closed when the answer comes.
-func ask(c *net.UnixConn) error {
+func ask(c conn) error {
 	b := noise(1, 1<<20)
 	if _, err := c.Write(b); err != nil {
 		return err
@@ -158,7 +177,7 @@ func ask(c *net.UnixConn) error {
 }
 
 // first closes its own direction before it reads.
-func first(c *net.UnixConn) error {
+func first(c conn) error {
 	if _, err := c.Write(noise(2, 1<<20)); err != nil {
 		return err
 	}
@@ -173,7 +192,7 @@ func first(c *net.UnixConn) error {
 }
 
 // after is first's client: it writes when the server has closed its direction.
-func after(c *net.UnixConn) error {
+func after(c conn) error {
 	b, err := io.ReadAll(c)
 	if err != nil {
 		return err
@@ -189,7 +208,7 @@ func after(c *net.UnixConn) error {
 	return c.CloseWrite()
 }
 
-func talk(path string, part func(*net.UnixConn) error) error {
+func talk(path string, part func(conn) error) error {
 	c, err := dial(path)
 	if err != nil {
 		return err
@@ -222,7 +241,7 @@ func get(path string) error {
 // swarm opens n connections to an echo and, when it has them all, sends size
 // bytes on each and compares what comes back at the same time.
 func swarm(path string, n, size int) error {
-	conns := make([]*net.UnixConn, n)
+	conns := make([]conn, n)
 	errs := make([]error, n)
 	each := func(part func(i int) error) error {
 		var wg sync.WaitGroup
@@ -251,7 +270,7 @@ func swarm(path string, n, size int) error {
 	return nil
 }
 
-func thereAndBack(c *net.UnixConn, b []byte) error {
+func thereAndBack(c conn, b []byte) error {
 	if err := c.SetDeadline(time.Now().Add(within)); err != nil {
 		return err
 	}
