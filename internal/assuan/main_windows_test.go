@@ -90,6 +90,9 @@ func (k kind) check(dir string) error {
 			return fmt.Errorf("%.30s: %w", name, err)
 		}
 	}
+	if err := k.held(filepath.Join(dir, "held")); err != nil {
+		return fmt.Errorf("held: %w", err)
+	}
 	// A stale one goes, another's file stays.
 	path := filepath.Join(dir, "stale")
 	gone, err := net.Listen("tcp4", "127.0.0.1:0")
@@ -121,6 +124,43 @@ func (k kind) check(dir string) error {
 	left, err := filepath.Glob(filepath.Join(dir, ".drvsock*"))
 	if err != nil || len(left) > 0 {
 		return fmt.Errorf("left over: %v, %v", left, err)
+	}
+	return nil
+}
+
+// held has the file open, as clients do, when its listener ends: for a moment by a
+// handle that keeps it from being removed, and all along by ones that don't.
+func (k kind) held(path string) error {
+	l, err := k.listen(path, Options{})
+	if err != nil {
+		return err
+	}
+	name, err := windows.UTF16PtrFromString(path)
+	if err != nil {
+		return err
+	}
+	h, err := windows.CreateFile(name, windows.GENERIC_READ, windows.FILE_SHARE_READ|windows.FILE_SHARE_WRITE, nil, windows.OPEN_EXISTING, 0, 0)
+	if err != nil {
+		return err
+	}
+	if err := os.Remove(path); !errors.Is(err, windows.ERROR_SHARING_VIOLATION) {
+		return fmt.Errorf("remove of a file that is held: %v", err)
+	}
+	time.AfterFunc(100*time.Millisecond, func() { _ = windows.CloseHandle(h) })
+	reads := make(chan error, 1)
+	go func() {
+		for {
+			if _, err := portfile.Read(context.Background(), path); err != nil {
+				reads <- err
+				return
+			}
+		}
+	}()
+	if err := l.Close(); err != nil {
+		return err
+	}
+	if err := <-reads; !errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("read of nothing: %v", err)
 	}
 	return nil
 }

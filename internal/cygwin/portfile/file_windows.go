@@ -15,8 +15,20 @@ import (
 	"golang.org/x/sys/windows"
 )
 
-// open opens path; that it is a file on a disk is known by its Stat.
-func open(path string) (*os.File, error) { return os.Open(path) }
+// open opens path; that it is a file on a disk is known by its Stat. Unlike by
+// os.Open, its listener can remove it meanwhile.
+func open(path string) (*os.File, error) {
+	name, err := windows.UTF16PtrFromString(extended(path))
+	if err != nil {
+		return nil, &os.PathError{Op: "open", Path: path, Err: err}
+	}
+	h, err := windows.CreateFile(name, windows.GENERIC_READ, windows.FILE_SHARE_READ|windows.FILE_SHARE_WRITE|windows.FILE_SHARE_DELETE,
+		nil, windows.OPEN_EXISTING, windows.FILE_ATTRIBUTE_NORMAL, 0)
+	if err != nil {
+		return nil, &os.PathError{Op: "open", Path: path, Err: err}
+	}
+	return os.NewFile(uintptr(h), path), nil
+}
 
 // sharing reports whether err says that another has the file to itself for now,
 // as Cygwin has while it makes one (fhandler/socket_local.cc).

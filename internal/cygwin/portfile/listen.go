@@ -102,7 +102,7 @@ func (l *Listener) Addr() string { return l.cfg.Path }
 
 // Close ends the listener, closes the connections that nobody has accepted and
 // removes the file if it still is the one that Listen made. It waits for nothing
-// but this process.
+// but this process, and on Windows up to half a second for one that reads the file.
 func (l *Listener) Close() error {
 	l.mu.Lock()
 	if l.over {

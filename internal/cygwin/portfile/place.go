@@ -92,16 +92,24 @@ func alive(port uint16, secret Secret) bool {
 	return err == nil || errors.Is(err, os.ErrDeadlineExceeded)
 }
 
-// release removes the file at path if it still is text.
+// release removes the file at path if it still is text. On Windows whoever has it
+// open may keep it from that, as GnuPG's clients do for the moment that they take
+// to read it, so it is tried for as long as Read waits.
 func release(path string, text []byte) error {
-	now, err := readOnce(path)
-	if err != nil || !bytes.Equal(now, text) {
-		return nil // gone, or another's
+	for give := time.Now().Add(settleTime); ; time.Sleep(10 * time.Millisecond) {
+		now, err := readOnce(path)
+		if err == nil && bytes.Equal(now, text) {
+			err = os.Remove(path)
+		} else if !sharing(err) {
+			return nil // gone, or another's
+		}
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil
+		}
+		if !sharing(err) || time.Now().After(give) {
+			return err
+		}
 	}
-	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	return nil
 }
 
 // readFull reads until b is full or r ends.
