@@ -75,6 +75,9 @@ func owned(h windows.Handle, groups bool) error {
 	if group, err := ownerSID(); groups && err == nil && owner != nil && owner.Equals(group) {
 		return nil
 	}
+	if owner == nil { // so it is of much under Wine
+		return fmt.Errorf("it belongs to nobody: %w", windows.ERROR_ACCESS_DENIED)
+	}
 	return fmt.Errorf("it belongs to %v and not to this account: %w", owner, windows.ERROR_ACCESS_DENIED)
 }
 

@@ -114,7 +114,7 @@ func ask(msg []byte) ([]byte, error) {
 		uintptr(answerTime.Milliseconds()), uintptr(unsafe.Pointer(&result)))
 	runtime.KeepAlive(text)
 	if r == 0 {
-		return nil, fmt.Errorf("question to Pageant's window: %w", err)
+		return nil, because("question to Pageant's window", err)
 	}
 	if result == 0 {
 		return nil, errno.Errorf(errno.ECONNRESET, errno.LayerHost, "Pageant's window doesn't take a question of %d bytes", len(msg))
@@ -191,7 +191,7 @@ func (w *window) loop(started chan<- error) {
 	class := &classEx{proc: windowProc(), instance: uintptr(instance), name: name}
 	class.size = uint32(unsafe.Sizeof(*class))
 	if r, _, err := procRegisterClassEx.Call(uintptr(unsafe.Pointer(class))); r == 0 {
-		started <- fmt.Errorf("window class: %w", err)
+		started <- because("window class", err)
 		return
 	}
 	defer func() {
@@ -203,7 +203,7 @@ func (w *window) loop(started chan<- error) {
 	h, _, err := procCreateWindowEx.Call(0, uintptr(unsafe.Pointer(name)), uintptr(unsafe.Pointer(name)), 0,
 		0, 0, 0, 0, messageOnly, 0, uintptr(instance), 0)
 	if h == 0 {
-		started <- fmt.Errorf("window: %w", err)
+		started <- because("window", err)
 		return
 	}
 	w.handle = windows.HWND(h)
@@ -216,6 +216,15 @@ func (w *window) loop(started chan<- error) {
 		}
 		_, _, _ = procDispatchMessage.Call(uintptr(unsafe.Pointer(&m)))
 	}
+}
+
+// because is the error of a call that failed. Calls about windows may fail and leave
+// no reason, where there is no desktop for one.
+func because(what string, err error) error {
+	if errors.Is(err, windows.ERROR_SUCCESS) {
+		return errno.Errorf(errno.EIO, errno.LayerHost, "%s: the system refuses it and gives no reason", what)
+	}
+	return fmt.Errorf("%s: %w", what, err)
 }
 
 // handleMessage is the window procedure. The system calls it on the window's
