@@ -139,6 +139,31 @@ func (r *Rig) Start(ctx context.Context) error {
 	return nil
 }
 
+// Alone waits until no other process holds what, a name for something that the
+// rig's session has one of, such as Pageant's window, and holds it until release.
+func (r *Rig) Alone(ctx context.Context, what string) (release func(), err error) {
+	f, err := os.OpenFile(filepath.Join(r.dir, ".alone-"+what), os.O_RDWR|os.O_CREATE, 0o666)
+	if err != nil {
+		return nil, fmt.Errorf("lock of the rig: %w", err)
+	}
+	for {
+		err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
+		if err == nil {
+			return func() { _ = f.Close() }, nil
+		}
+		if !errors.Is(err, syscall.EWOULDBLOCK) {
+			_ = f.Close()
+			return nil, fmt.Errorf("lock of the rig: %w", err)
+		}
+		select {
+		case <-time.After(50 * time.Millisecond):
+		case <-ctx.Done():
+			_ = f.Close()
+			return nil, context.Cause(ctx)
+		}
+	}
+}
+
 // Stop ends all programs of the rig and its services. They start again with
 // Start, or with the next program, whose standard streams they then keep.
 func (r *Rig) Stop(ctx context.Context) error {

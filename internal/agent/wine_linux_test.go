@@ -253,6 +253,11 @@ func TestWineNetworks(t *testing.T) {
 		})
 	}
 	// Pageant carries messages of the agent protocol and nothing else.
+	rig, err := wine.Find()
+	check(t, err)
+	release, err := rig.Alone(t.Context(), "pageant")
+	check(t, err)
+	defer release()
 	pageant := wire.Request{Network: wire.NetPageant}
 	refused("no Pageant", wire.Request{Kind: wire.KindConnect, Network: wire.NetPageant}, errno.ECONNREFUSED, "Pageant")
 	h, ans := b.make(pageant)
@@ -263,7 +268,7 @@ func TestWineNetworks(t *testing.T) {
 	there(t, b.open(wire.Request{Kind: wire.KindConnect, Network: wire.NetPageant}), 0)
 	s := b.open(wire.Request{Kind: wire.KindConnect, Network: wire.NetPageant})
 	question := []byte{0, 0, 0, 1, 11}
-	_, err := s.Write(question)
+	_, err = s.Write(question)
 	check(t, err)
 	got := make([]byte, len(question))
 	if _, err := io.ReadFull(s, got); err != nil || !bytes.Equal(got, question) {

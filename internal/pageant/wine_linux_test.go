@@ -98,6 +98,15 @@ func server(t *testing.T, cmd *exec.Cmd) (first string, end func() string) {
 
 func TestWine(t *testing.T) {
 	start := underWine(t)
+	rig, err := wine.Find()
+	if err != nil {
+		t.Fatal(err)
+	}
+	release, err := rig.Alone(t.Context(), "pageant")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer release()
 	ask := func(want string, args ...string) {
 		t.Helper()
 		out, err := start(append([]string{"ask"}, args...)...).CombinedOutput()
