@@ -52,6 +52,7 @@ const (
 	serverExe  = "server.exe"
 	pipeExe    = "pipe.exe"
 	assuanExe  = "assuan.exe"
+	pageantExe = "pageant.exe"
 )
 
 func newWorld(t *testing.T) *world {
@@ -124,6 +125,7 @@ func (w *world) buildAll() {
 	put(peerExe, "go", "build", "-o", out(peerExe), "drvsock/test/wine/peer")
 	put(winsockExe, mingw+"gcc-posix", "-municode", "-O2", "-Wall", "-Werror", "-s", "-o", out(winsockExe), "testdata/winsock.c", "-lws2_32")
 	put(pipeExe, mingw+"gcc-posix", "-municode", "-O2", "-Wall", "-Werror", "-s", "-o", out(pipeExe), "testdata/pipe.c")
+	put(pageantExe, mingw+"gcc-posix", "-O2", "-Wall", "-Werror", "-s", "-o", out(pageantExe), "testdata/pageant.c")
 	if libassuan() {
 		put(assuanExe, mingw+"gcc-posix", "-O2", "-Wall", "-Werror", "-s", "-static", "-o", out(assuanExe), "testdata/assuan.c", "-lassuan", "-lgpg-error", "-lws2_32")
 	}

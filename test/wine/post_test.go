@@ -22,6 +22,7 @@ func TestWine(t *testing.T) {
 		play func(*stage)
 	}{
 		{"commands", commands},
+		{"daemon's commands", daemonCommands},
 		{"pipe server", pipeServer},
 		{"pipe client", pipeClient},
 		{"refused caller", refusedCaller},
@@ -33,6 +34,8 @@ func TestWine(t *testing.T) {
 		{"assuan client", assuanClient},
 		{"cygwin server", cygwinServer},
 		{"cygwin client", cygwinClient},
+		{"Pageant", pageantServer},
+		{"Pageant client", pageantClient},
 		{"post's server", postServer},
 		{"post's server in run", postServerInRun},
 		{"permissions", permissions},
@@ -45,6 +48,7 @@ func TestWine(t *testing.T) {
 		{"command ends", commandEnds},
 		{"agent killed", agentKilled},
 		{"agent killed in mid-transfer", agentKilledMoving},
+		{"agent killed under forwards", agentKilledForwards},
 		{"supervisor killed", supervisorKilled},
 	} {
 		t.Run(play.name, func(t *testing.T) { play.play(w.stage(t)) })
