@@ -5,6 +5,7 @@ package wine
 import (
 	"bytes"
 	"crypto/sha256"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"net"
@@ -151,7 +152,7 @@ func gnupg(s *stage, name string) string {
 		need(s.t, err)
 	}
 	if s.name[assuanExe] == "" {
-		s.t.Skip("needs GnuPG's libassuan for Windows (libassuan-mingw-w64-dev)")
+		need(s.t, errors.New("there is no libassuan for Windows (Debian's libassuan-mingw-w64-dev)"))
 	}
 	return path
 }
@@ -203,7 +204,7 @@ func cygwinClient(s *stage) {
 	d := s.daemon()
 	d.forward("cygwin:"+d.windows("c"), d.at("s"))
 	server := s.start(s.command(0, d.dir, []string{s.peer(), "post", "s"})).says("Accepting connections on: 's'")
-	// Wine doesn't keep the attribute.
+	// Wine keeps it where files have extended attributes.
 	s.want("client", strings.TrimPrefix(s.output(s.win(winsockExe, "cygwin", "c")), "no attribute SYSTEM\n"), "af_unix from Windows to WSL!")
 	server.wait()
 }
