@@ -24,7 +24,9 @@ import (
 //	SyscallConn() (syscall.RawConn, error) Linux, where it is needed: the descriptor is copied and the Conn closed
 //	Abort()                                called before Close, or before CloseRead and
 //	                                       Close, where the program shall see ECONNRESET
-//	                                       at the Close and not the end; must not block
+//	                                       at the Close and not the end; must not block.
+//	                                       A TCP connection needs none on Linux, where a
+//	                                       copied descriptor is what Join closes
 type Conn interface {
 	net.Conn
 	CloseWrite() error
@@ -115,10 +117,14 @@ func (j *joint) settle() {
 
 // abort is called with mu.
 func (j *joint) abort() {
-	if a, ok := j.conn.(interface{ Abort() }); ok && !j.aborted {
-		a.Abort()
+	if j.aborted {
+		return
 	}
 	j.aborted = true
+	if a, ok := j.conn.(interface{ Abort() }); ok {
+		a.Abort()
+	}
+	j.sock.abort()
 }
 
 // ended handles the end of what the program writes; err is io.EOF after an

@@ -351,6 +351,16 @@ func (s *socket) shutdown(how int) error {
 	return unix.Shutdown(s.fd, how)
 }
 
+// abort makes close a reset where the kernel has one to send: on TCP, by
+// SO_LINGER (socket(7)). AF_UNIX takes the option and has no use for it.
+func (s *socket) abort() {
+	s.wmu.Lock()
+	defer s.wmu.Unlock()
+	if s.fd >= 0 {
+		_ = unix.SetsockoptLinger(s.fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1})
+	}
+}
+
 func (s *socket) closeRead() error  { return s.shutdown(unix.SHUT_RD) }
 func (s *socket) closeWrite() error { return s.shutdown(unix.SHUT_WR) }
 

@@ -61,6 +61,8 @@ func (s *socket) waitHangup(over <-chan struct{}) bool {
 	return false
 }
 
+func (s *socket) abort() {} // the Conn's own does it
+
 func (s *socket) closeRead() error {
 	if c, ok := s.conn.(interface{ CloseRead() error }); ok {
 		return c.CloseRead()
