@@ -3,6 +3,7 @@ package agent
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"io/fs"
 	"net"
@@ -16,6 +17,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"drvsock/internal/afunix"
 	"drvsock/internal/errno"
 	"drvsock/internal/link"
 	"drvsock/internal/wire"
@@ -255,4 +257,45 @@ func TestSameUsersForward(t *testing.T) {
 		t.Errorf("%#o of %d:%d", st.Mode, st.Uid, st.Gid)
 	}
 	check(t, h.Close())
+}
+
+// Whoever the guest says is calling, a connect is the agent's: its account's
+// rights decide, and the host's program sees that account.
+func TestSameUsersConnect(t *testing.T) {
+	needRoot(t)
+	for _, agent := range []uint32{0, nobody} {
+		for _, claimed := range []uint32{0, nobody} {
+			for _, replace := range []bool{false, true} {
+				t.Run(fmt.Sprintf("agent %d, caller %d, replace %v", agent, claimed, replace), func(t *testing.T) {
+					dir := folder(t)
+					seen := make(chan uint32, 1)
+					l := listener(t, dir+"/roots", func(c *net.UnixConn) {
+						defer c.Close()
+						var cred *unix.Ucred
+						check(t, afunix.Control(c, func(fd int) (err error) {
+							cred, err = unix.GetsockoptUcred(fd, unix.SOL_SOCKET, unix.SO_PEERCRED)
+							return err
+						}))
+						seen <- cred.Uid
+					})
+					check(t, os.Chmod(l.Addr().String(), 0o600))
+					b := startCommand(t, child(t, agent, "serve", dir, sameUsers))
+					_, err := b.ask(wire.Request{
+						Kind: wire.KindConnect, Path: hostPath("roots"), Replace: replace,
+						Caller: wire.Caller{UID: claimed, GID: claimed},
+					})
+					if agent != 0 {
+						if !errors.Is(err, errno.EACCES) {
+							t.Errorf("connect to root's socket: %v, want EACCES", err)
+						}
+						return
+					}
+					check(t, err)
+					if uid := <-seen; uid != agent {
+						t.Errorf("the host's program sees uid %d, want the agent's, %d", uid, agent)
+					}
+				})
+			}
+		}
+	}
 }

@@ -18,6 +18,8 @@ import (
 const (
 	roleVar  = "DRVSOCK_AGENT_TEST"
 	filesVar = "DRVSOCK_AGENT_TEST_FILES" // limit of descriptors for "serve"
+
+	sameUsers = "same-users" // argument of "serve"
 )
 
 func TestMain(m *testing.M) {
@@ -46,7 +48,8 @@ func serveStdio() int {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
-	if err := Serve(rw, Config{Drives: map[byte]string{'C': os.Args[1]}, Stop: stop}); err != nil {
+	same := len(os.Args) > 2 && os.Args[2] == sameUsers
+	if err := Serve(rw, Config{Drives: map[byte]string{'C': os.Args[1]}, Stop: stop, SameUsers: same}); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
