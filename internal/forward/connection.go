@@ -25,7 +25,7 @@ func (f *forward) fromGuest(c relay.Conn, who wire.Caller) {
 	caller, target, err := f.open(endpoint.Guest, who, f.set.ctx)
 	<-f.opening
 	if err != nil {
-		_ = c.Close() // ECONNRESET for the client if it has written already (unix_release_sock)
+		reset(c) // of an AF_UNIX client only if it has written already (unix_release_sock)
 		return
 	}
 	f.join(caller, c, target)
@@ -125,6 +125,7 @@ func (f *forward) connect(ctx context.Context, who wire.Caller) (relay.Conn, err
 	s, _, err := f.set.host.Open(ctx, wire.Request{
 		Kind: wire.KindConnect, Network: f.to.Network, Path: []byte(f.to.Path), Caller: who,
 		Timeout: uint32(dialTimeout / time.Millisecond),
+		Replace: f.to.Network == wire.NetUnix, // for the variables in the path
 	})
 	if err != nil {
 		return nil, err
@@ -184,6 +185,9 @@ func reset(c relay.Conn) {
 	if s, ok := c.(*link.Stream); ok {
 		s.Reset(errno.Errorf(errno.ECONNRESET, errno.LayerGuest, "drvsock ends"))
 		return
+	}
+	if a, ok := c.(interface{ Abort() }); ok {
+		a.Abort()
 	}
 	_ = c.Close()
 }

@@ -3,12 +3,17 @@ package forward
 import (
 	"bytes"
 	"crypto/sha256"
+	"errors"
 	"io"
 	"math/rand/v2"
 	"net"
+	"os"
 	"path/filepath"
+	"strings"
 	"sync"
+	"syscall"
 	"testing"
+	"time"
 
 	"drvsock/internal/config"
 )
@@ -107,4 +112,89 @@ func TestBothWays(t *testing.T) {
 		}
 	}
 	work.Wait()
+}
+
+// TestVariables: the host's variables are put into host names that people wrote,
+// and not into those that paths on a drive became.
+func TestVariables(t *testing.T) {
+	t.Setenv("DRVSOCK_TEST_FOLDER", `C:\sub`)
+	r := newRig(t)
+	odd := filepath.Join(r.drive, "100%DRVSOCK_TEST_FOLDER%%")
+	check(t, os.Mkdir(odd, 0o755))
+	check(t, os.Mkdir(filepath.Join(r.drive, "sub"), 0o755))
+	serve(t, filepath.Join(r.guest, "back"), shout)
+	for i, w := range []way{
+		{"connect by variable", r.guest + "/a", `%DRVSOCK_TEST_FOLDER%\s`, r.guest + "/a", r.drive + "/sub/s"},
+		{"listen by variable", `%DRVSOCK_TEST_FOLDER%\l`, r.guest + "/back", r.drive + "/sub/l", ""},
+		{"connect to drive path", r.guest + "/b", odd + "/s", r.guest + "/b", odd + "/s"},
+		{"listen on drive path", odd + "/l", r.guest + "/back", odd + "/l", ""},
+		{"the same, as the host calls it", r.guest + "/c", `C:\100%%DRVSOCK_TEST_FOLDER%%%%\t`, r.guest + "/c", odd + "/t"},
+	} {
+		t.Run(w.name, func(t *testing.T) {
+			if w.server != "" {
+				serve(t, w.server, shout)
+			}
+			r.add(t, config.Forward{Name: string(rune('a' + i)), Listen: w.listen, Connect: w.connect})
+			if got := ask(t, w.client, "hello"); got != "HELLO" {
+				t.Errorf("got %q, want %q", got, "HELLO")
+			}
+		})
+	}
+	t.Run("not set", func(t *testing.T) {
+		r.add(t, config.Forward{Name: "none", Listen: r.guest + "/none", Connect: `%DRVSOCK_TEST_NONE%\s`})
+		c := dial(t, r.guest+"/none")
+		defer c.Close()
+		if n, err := c.Read(make([]byte, 1)); err == nil {
+			t.Errorf("%d bytes come from nowhere", n)
+		}
+		s := r.await(t, "none", func(s Status) bool { return s.Failed == 1 })
+		if e := s.LastError; e == nil || e.Layer != "agent" || e.Errno != "ENOENT" || !strings.Contains(e.Text, "DRVSOCK_TEST_NONE") {
+			t.Errorf("last error is %+v, want the agent's ENOENT that names the variable", e)
+		}
+	})
+}
+
+// TestTCPResets: over TCP a failure is a reset, whether or not the client has
+// written.
+func TestTCPResets(t *testing.T) {
+	r := newRig(t)
+	unread := make(chan struct{})
+	serve(t, filepath.Join(r.drive, "rude"), func(c *net.UnixConn) {
+		<-unread // and then closes with the bytes unread
+	})
+	serve(t, filepath.Join(r.drive, "patient"), shout)
+	for _, name := range []string{"nobody", "rude", "patient"} {
+		r.add(t, config.Forward{Name: name, Listen: "guest:tcp:127.0.0.1:0", Connect: `C:\` + name})
+	}
+	open := func(name string) (net.Conn, error) {
+		c, err := net.Dial("tcp", strings.TrimPrefix(r.status(t, name).Address, "guest:tcp:"))
+		if err == nil {
+			err = c.SetDeadline(time.Now().Add(20 * time.Second))
+		}
+		return c, err
+	}
+	reads := func(what string, c net.Conn) {
+		t.Helper()
+		defer c.Close()
+		if n, err := c.Read(make([]byte, 1)); !errors.Is(err, syscall.ECONNRESET) {
+			t.Errorf("%s: read gives %d bytes, %v, want ECONNRESET", what, n, err)
+		}
+	}
+	c, err := open("nobody")
+	if !errors.Is(err, syscall.ECONNRESET) { // it may be that quick
+		check(t, err)
+		reads("a refused connection", c)
+	}
+	c, err = open("rude")
+	check(t, err)
+	_, err = io.WriteString(c, "unread")
+	check(t, err)
+	r.await(t, "rude", func(s Status) bool { return s.In == 6 })
+	close(unread)
+	reads("a server that closes with bytes unread", c)
+	c, err = open("patient")
+	check(t, err)
+	r.await(t, "patient", func(s Status) bool { return s.Active == 1 })
+	r.down()
+	reads("a lost link", c)
 }

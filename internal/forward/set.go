@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"strings"
 	"sync"
 	"time"
 
@@ -244,7 +245,8 @@ func (s *Set) onDrive(n endpoint.Name) endpoint.Name {
 	switch n.Network {
 	case wire.NetUnix, wire.NetAssuan, wire.NetCygwin:
 		if path, ok := s.host.Path(n.Path); ok {
-			return endpoint.Name{Side: endpoint.Host, Network: n.Network, Path: path}
+			// What is a path here has no variables there.
+			return endpoint.Name{Side: endpoint.Host, Network: n.Network, Path: strings.ReplaceAll(path, "%", "%%")}
 		}
 	}
 	return n

@@ -122,7 +122,9 @@ type Request struct {
 	Caller   Caller
 
 	Network Network // KindConnect, KindBind
-	// Replace asks KindBind to remove a stale socket file first: one of the same
+	// Replace says that a Unix socket is an endpoint of drvsock's own and not a
+	// program's: %VARIABLE% in Path is expanded, as it always is for the other
+	// networks, and KindBind removes a stale socket file first, one of the same
 	// account on which nobody listens.
 	Replace bool
 	Message bool // KindBind, NetPipe: a message pipe, which can be half-closed
