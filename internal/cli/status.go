@@ -108,16 +108,16 @@ func writeStatus(b *strings.Builder, st *control.Status, now time.Time) {
 	}
 	b.WriteByte('\n')
 	t := table{b: b}
-	t.head("AGENT", "STATE", "SINCE", "STREAMS", "COMMAND")
+	t.head("AGENT", "STATE", "SINCE", "STREAMS", "IN", "OUT", "COMMAND")
 	for _, l := range st.Links {
 		name := l.Agent
 		if name == "" {
 			name = "default"
 		}
-		t.row(name, linkState(now, &l), ago(now, l.Since), fmt.Sprint(l.Streams), l.Command)
-		if p := l.LastError; p != nil && l.State != control.LinkUp {
-			t.note("%s ago: %s", ago(now, p.When), p.Text)
-			if p.Hint != "" {
+		t.row(name, linkState(now, &l), ago(now, l.Since), fmt.Sprint(l.Streams), size(l.In), size(l.Out), l.Command)
+		if p := l.LastError; p != nil {
+			t.note("%s", problem(now, p.When, p.Layer, p.Text))
+			if p.Hint != "" && l.State != control.LinkUp {
 				t.note("hint: %s", p.Hint)
 			}
 		}
@@ -131,23 +131,38 @@ func writeStatus(b *strings.Builder, st *control.Status, now time.Time) {
 				listen = f.Address
 			}
 			t.row(f.Name, string(f.State), ago(now, f.Since), fmt.Sprint(f.Active), fmt.Sprint(f.Total), size(f.In), size(f.Out), listen, f.Connect)
+			if f.Refused+f.Failed > 0 {
+				t.note("%d refused, %d not connected", f.Refused, f.Failed)
+			}
 			if p := f.LastError; p != nil {
-				t.note("%s ago: %s", ago(now, p.When), p.Text)
+				t.note("%s", problem(now, p.When, p.Layer, p.Text))
 			}
 		}
 		t.end()
 	}
 	if len(st.Sessions) > 0 {
-		t.head("RUN", "PID", "AGENT", "SINCE", "STREAMS", "LISTENERS")
+		t.head("RUN", "PID", "AGENT", "SINCE", "STREAMS", "LISTENERS", "IN", "OUT")
 		for _, s := range st.Sessions {
 			agent := s.Agent
 			if agent == "" {
 				agent = "default"
 			}
-			t.row(s.Program, fmt.Sprint(s.PID), agent, ago(now, s.Since), fmt.Sprint(s.Streams), fmt.Sprint(s.Listeners))
+			t.row(s.Program, fmt.Sprint(s.PID), agent, ago(now, s.Since), fmt.Sprint(s.Streams), fmt.Sprint(s.Listeners), size(s.In), size(s.Out))
+			if p := s.LastError; p != nil {
+				t.note("%d refused", s.Refused)
+				t.note("%s", problem(now, p.When, p.Layer, p.Text))
+			}
 		}
 		t.end()
 	}
+}
+
+// problem is what went wrong, when, and which layer said so.
+func problem(now, when time.Time, layer, text string) string {
+	if !strings.HasPrefix(text, layer+": ") {
+		text = layer + ": " + text
+	}
+	return fmt.Sprintf("%s ago: %s", ago(now, when), text)
 }
 
 func linkState(now time.Time, l *control.LinkStatus) string {

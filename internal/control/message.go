@@ -105,6 +105,9 @@ type LinkStatus struct {
 	NextTry   *time.Time `json:"next_try,omitempty"`
 	LastError *Problem   `json:"last_error,omitempty"`
 	Streams   int        `json:"streams"`
+	// What the connections of this link have carried, from the host and to it.
+	In  uint64 `json:"bytes_in"`
+	Out uint64 `json:"bytes_out"`
 }
 
 // A Problem is an error that happened.
@@ -123,4 +126,8 @@ type SessionStatus struct {
 	Since     time.Time `json:"since"`
 	Streams   int       `json:"streams"`   // connections
 	Listeners int       `json:"listeners"` // sockets bound on the host
+	In        uint64    `json:"bytes_in"`  // from the host
+	Out       uint64    `json:"bytes_out"` // to the host
+	Refused   uint64    `json:"refused"`   // requests that the agent or the link refused
+	LastError *Problem  `json:"last_error,omitempty"`
 }

@@ -279,12 +279,17 @@ func (a *agent) wait(err error, since time.Time, pause time.Duration) {
 
 // note keeps a problem for the status. Called with mu.
 func (a *agent) note(err error) {
+	a.problem = newProblem(err)
+}
+
+// newProblem is err for the status: the link's, unless it says whose it is.
+func newProblem(err error) *control.Problem {
 	layer := errno.LayerLink
 	var e *errno.Error
 	if errors.As(err, &e) {
 		layer = e.Layer
 	}
-	a.problem = &control.Problem{Layer: layer.String(), Text: err.Error(), Hint: report.HintOf(err), When: time.Now()}
+	return &control.Problem{Layer: layer.String(), Text: err.Error(), Hint: report.HintOf(err), When: time.Now()}
 }
 
 // mourn waits for the end of a link and of its agent.
@@ -420,6 +425,7 @@ func (a *agent) status() control.LinkStatus {
 		peer := a.cur.Peer()
 		s.State, s.Command, s.Transport = control.LinkUp, a.cur.command, a.cur.kind
 		s.Build, s.OS, s.PID, s.Streams = peer.Build, peer.OS, a.cur.PID, a.cur.Streams()
+		s.In, s.Out = a.cur.Bytes()
 		return s
 	}
 	s.Command, s.Transport = "drvsock.exe agent", "command"

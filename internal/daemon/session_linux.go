@@ -41,6 +41,8 @@ type session struct {
 	mu      sync.Mutex
 	ended   bool
 	handles map[uint32]*link.Stream // upstream, by the stream of the KindBind down here
+	refused uint64
+	problem *control.Problem // of the last request that was refused
 }
 
 // drain bounds the wait for what a session leaves to pass on.
@@ -114,6 +116,7 @@ func (s *session) handle(in *link.Incoming) {
 	}
 	up, ans, err := open(in.Context(), req)
 	if err != nil {
+		s.note(&req, err)
 		in.Refuse(err)
 		return
 	}
@@ -213,14 +216,32 @@ func (s *session) find(id uint32) *link.Stream {
 	return s.handles[id]
 }
 
+// note keeps for status and log that a request was refused. That one was given up
+// is nobody's refusal.
+func (s *session) note(req *wire.Request, err error) {
+	if errors.Is(err, context.Canceled) {
+		return
+	}
+	s.log.Info("refused", "kind", req.Kind.String(), "path", string(req.Path), "program", req.Caller.Program, "caller", req.Caller.PID, "err", err)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.refused++
+	s.problem = newProblem(err)
+}
+
 func (s *session) status() control.SessionStatus {
 	s.mu.Lock()
-	listeners := len(s.handles)
-	s.mu.Unlock()
-	return control.SessionStatus{
+	defer s.mu.Unlock()
+	st := control.SessionStatus{
 		PID: s.pid, Program: s.program, Agent: s.agent.name, Since: s.since,
-		Streams: int(s.streams.Load()), Listeners: listeners,
+		Streams: int(s.streams.Load()), Listeners: len(s.handles), Refused: s.refused, LastError: s.problem,
 	}
+	select {
+	case <-s.ready:
+		st.Out, st.In = s.link.Bytes() // it is the agent's end
+	default:
+	}
+	return st
 }
 
 // nameOf is the name of a process, as far as it can be told.

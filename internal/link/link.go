@@ -59,9 +59,12 @@ type Link struct {
 	in   reader
 
 	heard atomic.Bool // the reader got bytes since the keeper last looked
-	end   sync.Once
-	done  chan struct{}
-	err   error // why it ended; set before done is closed
+
+	received, sent atomic.Uint64 // of all streams, for Bytes
+
+	end  sync.Once
+	done chan struct{}
+	err  error // why it ended; set before done is closed
 
 	mu      sync.Mutex
 	streams map[uint32]*Stream

@@ -200,11 +200,11 @@ func (s *Stream) receive(p []byte) {
 		return
 	}
 	sink := r.sink
-	r.total += uint64(len(p)) // before: who has the last bytes may end the stream, and count
+	s.brought(len(p)) // before: who has the last bytes may end the stream, and count
 	s.mu.Unlock()
 	n, err := sink.TryWrite(p)
 	s.mu.Lock()
-	r.total -= uint64(len(p) - max(n, 0))
+	s.brought(max(n, 0) - len(p))
 	if err != nil {
 		s.stopLocked(reasonOf(err, errno.EPIPE))
 		return
@@ -229,12 +229,12 @@ func (s *Stream) splice(t splicer, n int) int {
 		return 0
 	}
 	most := n
-	r.total += uint64(most) // as in receive
+	s.brought(most) // as in receive
 	s.mu.Unlock()
 	n, err := t.drainTo(sink.TrySplice, most)
 	s.mu.Lock()
 	defer s.unlock()
-	r.total -= uint64(most - max(n, 0))
+	s.brought(max(n, 0) - most)
 	if err != nil {
 		s.stopLocked(reasonOf(err, errno.EPIPE))
 		return 0
@@ -325,12 +325,12 @@ func (s *Stream) drain() {
 			break
 		}
 		n := len(c.b) - c.from
-		r.total += uint64(n) // as in receive
+		s.brought(n) // as in receive
 		s.unlock()
 		done, err := sink.Write(c.b[c.from:])
 		c.free()
 		s.mu.Lock()
-		r.total -= uint64(n - max(done, 0))
+		s.brought(max(done, 0) - n)
 		r.size = max(r.size-n, 0) // drop may have emptied the queue
 		if err != nil {
 			if s.failed == nil {
@@ -406,7 +406,7 @@ func (s *Stream) Read(p []byte) (int, error) {
 				}
 			}
 			r.size -= n
-			r.total += uint64(n)
+			s.brought(n)
 			s.consumed(n)
 			return n, nil
 		case s.failed != nil && !s.whole:

@@ -235,6 +235,7 @@ func (s *Stream) endSend(n int, sent bool) {
 	s.w.sending = false
 	if sent {
 		s.w.total += uint64(n)
+		s.l.sent.Add(uint64(n))
 	} else {
 		s.w.left += uint32(n)
 	}
