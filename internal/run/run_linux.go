@@ -83,7 +83,9 @@ type front struct {
 	control    *os.File
 	events     chan supervise.Event // closed when the supervisor is gone
 	signals    chan os.Signal
-	child      int // pid of the command, 0 until it runs
+	ready      bool             // the command runs soon, if it doesn't yet
+	child      int              // pid of the command, 0 until it runs
+	waiting    []syscall.Signal // for the child
 }
 
 func startSupervisor(cfg supervise.Config) (*front, error) {
@@ -168,8 +170,14 @@ func (f *front) follow() (int, error) {
 					err = report.Hint(err, "%s", e.Hint)
 				}
 				return e.Code, err
+			case e.Ready:
+				f.ready = true
+				_, _ = f.control.Write([]byte("{}\n")) // a supervisor that is gone shows above
 			case e.PID != 0:
 				f.child = e.PID
+				for _, s := range f.waiting {
+					f.forward(s)
+				}
 			case e.Stopped:
 				// The job's process group is the command's; the shell sees it stop
 				// when this process does. SIGSTOP can't be caught, and the shell
@@ -185,6 +193,8 @@ func (f *front) follow() (int, error) {
 			switch {
 			case f.child != 0:
 				f.forward(s.(syscall.Signal))
+			case f.ready:
+				f.waiting = append(f.waiting, s.(syscall.Signal))
 			case s == unix.SIGTSTP:
 				// No event tells of a stop yet, and what is in our process group
 				// has stopped.

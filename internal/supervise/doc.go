@@ -41,6 +41,7 @@ type Session struct {
 // An Event is what the supervisor tells the front, as a JSON value each. Only
 // one of PID, Error, Stopped and Ended is set.
 type Event struct {
+	Ready   bool   `json:",omitempty"` // the command can run, once the front has written a line
 	PID     int    `json:",omitempty"` // the command runs
 	Error   string `json:",omitempty"` // nothing runs; Code is the exit code to end with
 	Hint    string `json:",omitempty"` // of Error

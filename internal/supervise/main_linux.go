@@ -57,16 +57,20 @@ func Main(args []string) int {
 	}
 	m := &master{
 		cfg: cfg, log: report.NewLog(os.Stderr, level),
-		front: json.NewEncoder(control), frontGone: make(chan struct{}),
+		front: json.NewEncoder(control), frontGone: make(chan struct{}), agreed: make(chan struct{}),
 	}
 	if m.frontFD, err = unix.PidfdOpen(os.Getppid(), 0); err != nil {
 		return 125
 	}
 	go func() {
+		defer close(m.frontGone)
 		var any struct{}
+		if dec.Decode(&any) != nil {
+			return
+		}
+		close(m.agreed)
 		for dec.Decode(&any) == nil {
 		}
-		close(m.frontGone)
 	}()
 	if err := m.run(); err != nil {
 		code := 125
@@ -90,6 +94,7 @@ type master struct {
 	tellMu    sync.Mutex
 	frontFD   int // pidfd: we may outlive the front, and its number be another's
 	frontGone chan struct{}
+	agreed    chan struct{} // closed when the front knows that the command may run
 	reaper    *reaper.Reaper
 	command   *reaper.Process
 	shimSock  int
@@ -117,6 +122,14 @@ func (m *master) run() (err error) {
 		return err
 	}
 	defer s.close()
+	// A command that runs before the front knows it would be ended by signals that
+	// are for it to take.
+	m.tell(Event{Ready: true})
+	select {
+	case <-m.agreed:
+	case <-m.frontGone:
+		m.reaper.Signal(m.command, unix.SIGKILL)
+	}
 	if err := shim.Go(m.shimSock); err != nil {
 		<-m.command.Done()
 		return fmt.Errorf("%s: %w", m.cfg.Argv[0], err)
