@@ -73,11 +73,7 @@ func (f *forward) fromHost(in *link.Incoming) {
 func (f *forward) open(side endpoint.Side, who wire.Caller, ctx context.Context) (Caller, relay.Conn, error) {
 	caller := f.identify(side, who)
 	if err := f.allow(caller); err != nil {
-		f.mu.Lock()
-		f.refused++
-		f.lastError = newError(err)
-		f.mu.Unlock()
-		f.log.Warn("refused", append(caller.attrs(), "err", err)...)
+		f.refuse(caller, err)
 		return caller, nil, err
 	}
 	target, err := f.dial(ctx, who)
@@ -88,6 +84,15 @@ func (f *forward) open(side endpoint.Side, who wire.Caller, ctx context.Context)
 	}
 	f.log.Info("connection", caller.attrs()...)
 	return caller, target, nil
+}
+
+// refuse counts a client that may not connect.
+func (f *forward) refuse(c Caller, why error) {
+	f.mu.Lock()
+	f.refused++
+	f.lastError = newError(why)
+	f.mu.Unlock()
+	f.log.Warn("refused", append(c.attrs(), "err", why)...)
 }
 
 // lose counts a connection that was not opened.

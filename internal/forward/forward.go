@@ -167,6 +167,9 @@ func (f *forward) listenGuest() (func() (error, bool), error) {
 	}
 	l, err := socket.Listen(f.from, socket.Options{
 		Mode: f.cfg.Perm, UID: f.cfg.UID, GID: f.cfg.GID, Replace: true, Log: f.log,
+		Refused: func(who wire.Caller, why error) {
+			f.refuse(f.identify(endpoint.Guest, who), errno.FromSystem(why, errno.LayerGuest))
+		},
 	})
 	if err != nil {
 		return nil, errno.FromSystem(err, errno.LayerGuest)

@@ -34,7 +34,7 @@ type Status struct {
 
 	Active  int    `json:"active"`  // connections that are open
 	Total   uint64 `json:"total"`   // connections that were opened
-	Refused uint64 `json:"refused"` // by the allow rule
+	Refused uint64 `json:"refused"` // by the allow rule, or by the mode of an abstract name
 	Failed  uint64 `json:"failed"`  // connections that were not opened for another reason
 	In      uint64 `json:"bytes_in"`
 	Out     uint64 `json:"bytes_out"` // to the clients; In is from them

@@ -59,7 +59,7 @@ func (b *binding) attempt() (Listener, error) {
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("listen on %s: %w", b.path, err), remove(b.folder, b.base, id))
 	}
-	return &unixListener{l: l, addr: b.path, id: id, log: b.options.Log}, nil
+	return &unixListener{l: l, addr: b.path, id: id, o: b.options}, nil
 }
 
 // bind makes the file, born with its mode and, where this process may, its

@@ -57,6 +57,9 @@ type Options struct {
 	// that the new one is for, on which nobody listens.
 	Replace bool
 	Log     *slog.Logger // nil discards
+	// Refused, if not nil, hears of each client that Mode keeps out where the
+	// listener checks that itself, on an abstract name, and why; else the log does.
+	Refused func(who wire.Caller, why error)
 }
 
 // A Listener takes connections.

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"net"
 	"os"
 	"path/filepath"
@@ -17,6 +16,7 @@ import (
 
 	"drvsock/internal/afunix"
 	"drvsock/internal/errno"
+	"drvsock/internal/wire"
 )
 
 // backlog is cut to net.core.somaxconn by the kernel.
@@ -59,7 +59,7 @@ type unixListener struct {
 	addr string
 	id   afunix.Identity                        // of the file; unknown for an abstract name
 	may  func(uid uint32, groups []uint32) bool // nil for a file, of which the kernel decides
-	log  *slog.Logger
+	o    Options
 
 	once sync.Once
 	err  error
@@ -118,7 +118,7 @@ func listenAbstract(name string, o Options) (Listener, error) {
 	if err != nil {
 		return nil, fmt.Errorf("listen on %s: %w", name, err)
 	}
-	return &unixListener{l: l, addr: name, may: byMode(o), log: o.Log}, nil
+	return &unixListener{l: l, addr: name, may: byMode(o), o: o}, nil
 }
 
 // byMode does for an abstract name, which has no permissions of its own, what
@@ -166,7 +166,7 @@ func (l *unixListener) Accept() (Conn, Peer, error) {
 		}
 		peer := Peer{Caller: unixCaller(c)}
 		if l.may != nil && !l.may(peer.Caller.UID, append(peerGroups(c), peer.Caller.GID)) {
-			l.log.Info("connection refused", "listener", l.addr, "uid", peer.Caller.UID, "pid", peer.Caller.PID)
+			l.refused(peer.Caller)
 			_ = c.Close()
 			continue
 		}
@@ -176,6 +176,14 @@ func (l *unixListener) Accept() (Conn, Peer, error) {
 		})
 		return c, peer, nil
 	}
+}
+
+func (l *unixListener) refused(who wire.Caller) {
+	if l.o.Refused != nil {
+		l.o.Refused(who, refuse(errno.EACCES, "uid %d may not connect: the mode is %#o", who.UID, l.o.Mode.Perm()))
+		return
+	}
+	l.o.Log.Info("connection refused", "listener", l.addr, "uid", who.UID, "pid", who.PID)
 }
 
 func (l *unixListener) Addr() string { return l.addr }
