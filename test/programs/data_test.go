@@ -49,7 +49,7 @@ func TestRedis(t *testing.T) {
 		if n := strings.Count(out, "\n"); n < 4 || strings.Contains(out, "rror") {
 			p.Errorf("redis-benchmark says:\n%s", out)
 		}
-		if code := redis.end(unix.SIGTERM); code != 0 {
+		if code := redis.End(unix.SIGTERM); code != 0 {
 			p.Errorf("redis ended with exit code %d", code)
 		}
 	})
@@ -64,7 +64,7 @@ func TestPostgres(t *testing.T) {
 	psql, setpriv := program(t, "postgresql-client", "psql"), program(t, "util-linux", "setpriv")
 	var uid uint32
 	if os.Geteuid() == 0 {
-		uid = unprivileged(t)
+		uid = rig.Known(t)
 	}
 	id := fmt.Sprint(uid)
 	drop := []string{setpriv, "--reuid", id, "--regid", id, "--clear-groups"}
@@ -129,7 +129,7 @@ func TestPostgres(t *testing.T) {
 			}
 		}
 		// Fast shutdown; it removes socket and lock file.
-		if code := server.end(unix.SIGINT); code != 0 {
+		if code := server.End(unix.SIGINT); code != 0 {
 			p.Errorf("postgres ended with exit code %d", code)
 		}
 		for _, name := range []string{".s.PGSQL.5432", ".s.PGSQL.5432.lock"} {

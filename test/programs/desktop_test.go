@@ -35,7 +35,7 @@ func TestDBus(t *testing.T) {
 		if got := p.client.output(argv...); !strings.Contains(got, `string "org.freedesktop.DBus"`) {
 			p.Errorf("ListNames: got %s", got)
 		}
-		bus.end(unix.SIGTERM)
+		bus.End(unix.SIGTERM)
 	})
 }
 
@@ -83,7 +83,7 @@ func TestTmuxAcross(t *testing.T) {
 	if code == 0 {
 		t.Error("a client of another run got what needs a descriptor")
 	}
-	p.end(unix.SIGTERM)
+	p.End(unix.SIGTERM)
 }
 
 func waitFor(t *testing.T, path string) {

@@ -24,7 +24,7 @@ func TestSSHAgent(t *testing.T) {
 		server := p.server.start(agent, "-D", "-a", p.server.path("agent"))
 		p.listens(server, "agent")
 		useSSHAgent(p, add, keygen)
-		_ = server.end(unix.SIGTERM) // 2: it says that a signal ended it
+		_ = server.End(unix.SIGTERM) // 2: it says that a signal ended it
 		if _, err := os.Lstat(p.hostPath("agent")); !os.IsNotExist(err) {
 			p.Errorf("ssh-agent removes its socket at the end, here it is still: %v", err)
 		}

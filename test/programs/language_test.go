@@ -32,7 +32,7 @@ func echo(t *testing.T, prefix ...string) {
 				p.Errorf("got %q, want %q", got, want)
 			}
 		}
-		server.end(unix.SIGKILL)
+		server.End(unix.SIGKILL)
 	})
 }
 

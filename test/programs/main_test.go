@@ -4,18 +4,14 @@ package programs
 
 import (
 	"bytes"
-	"errors"
 	"net"
 	"os"
 	"os/exec"
-	"os/user"
 	"path/filepath"
 	"strconv"
 	"strings"
 	"testing"
 	"time"
-
-	"golang.org/x/sys/unix"
 
 	"drvsock/internal/standin"
 	"drvsock/test/rig"
@@ -26,46 +22,10 @@ func TestMain(m *testing.M) { rig.Main(m) }
 // limit bounds every program that should end or be ready.
 const limit = 30 * time.Second
 
-// program finds an executable that ordinary users can reach too. Without it the
-// test is skipped, but fails in CI, which has installed the package.
+// program is rig.Program.
 func program(t *testing.T, pkg, name string) string {
 	t.Helper()
-	for _, pattern := range []string{"/usr/bin/", "/usr/sbin/", "/bin/", "/usr/local/bin/", "/usr/lib/postgresql/*/bin/"} {
-		if found, _ := filepath.Glob(pattern + name); len(found) > 0 {
-			return found[len(found)-1]
-		}
-	}
-	if path, err := exec.LookPath(name); err == nil {
-		return path
-	}
-	missing(t, name+" is missing: apt-get install "+pkg)
-	return ""
-}
-
-func missing(t *testing.T, what string) {
-	t.Helper()
-	if os.Getenv("CI") == "true" {
-		t.Fatal(what)
-	}
-	t.Skip(what)
-}
-
-// unprivileged is an ordinary account that has an entry in passwd, which some
-// programs insist on.
-func unprivileged(t *testing.T) uint32 {
-	t.Helper()
-	u, err := user.Lookup("www-data")
-	if err != nil {
-		t.Skip(err)
-	}
-	if u.Gid != u.Uid {
-		t.Skip("www-data has another group than on Debian")
-	}
-	uid, err := strconv.ParseUint(u.Uid, 10, 32)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return uint32(uid)
+	return rig.Program(t, pkg, name)
 }
 
 // A side is where a program runs.
@@ -118,46 +78,15 @@ func raw(t *testing.T, cmd *exec.Cmd) []byte {
 	return []byte(out)
 }
 
-// A process is a program that goes on.
-type process struct {
-	t    *testing.T
-	cmd  *exec.Cmd
-	done chan error
-}
-
 // start starts argv, which ends with the play at the latest.
-func (s side) start(argv ...string) *process {
+func (s side) start(argv ...string) *rig.Process {
 	s.t.Helper()
 	return start(s.t, s.command(argv...))
 }
 
-func start(t *testing.T, cmd *exec.Cmd) *process {
+func start(t *testing.T, cmd *exec.Cmd) *rig.Process {
 	t.Helper()
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	p := &process{t: t, cmd: cmd, done: make(chan error, 1)}
-	go func() { p.done <- cmd.Wait() }()
-	t.Cleanup(func() { p.end(unix.SIGTERM) })
-	return p
-}
-
-// end sends sig to the program, in a run to drvsock, waits for its end and
-// returns the exit code. Later calls return the same.
-func (p *process) end(sig os.Signal) int {
-	p.t.Helper()
-	if err := p.cmd.Process.Signal(sig); err != nil && !errors.Is(err, os.ErrProcessDone) {
-		p.t.Error(err)
-	}
-	select {
-	case err := <-p.done:
-		p.done <- err
-	case <-time.After(limit):
-		p.t.Errorf("%q did not end by %v", p.cmd.Args, sig)
-		_ = p.cmd.Cancel()
-		p.done <- <-p.done
-	}
-	return p.cmd.ProcessState.ExitCode()
+	return rig.Start(t, cmd, limit)
 }
 
 // A play is a server and a client on their sides.
@@ -169,7 +98,7 @@ type play struct {
 }
 
 // listens waits until the server takes connections of the host.
-func (p *play) listens(server *process, name string) {
+func (p *play) listens(server *rig.Process, name string) {
 	p.Helper()
 	p.until(server, func() error {
 		c, err := net.Dial("unix", p.hostPath(name))
@@ -182,11 +111,11 @@ func (p *play) listens(server *process, name string) {
 
 // until waits for ready to have no error, while server runs; nil is one that
 // runs in the background.
-func (p *play) until(server *process, ready func() error) {
+func (p *play) until(server *rig.Process, ready func() error) {
 	p.Helper()
 	var ended chan error
 	if server != nil {
-		ended = server.done
+		ended = server.Done
 	}
 	for end := time.Now().Add(limit); ; time.Sleep(10 * time.Millisecond) {
 		err := ready()
@@ -196,7 +125,7 @@ func (p *play) until(server *process, ready func() error) {
 		select {
 		case e := <-ended:
 			ended <- e
-			p.Fatalf("%q ended: %v", server.cmd.Args, e)
+			p.Fatalf("%q ended: %v", server.Cmd.Args, e)
 		default:
 		}
 		if time.Now().After(end) {
@@ -272,7 +201,7 @@ func everywhere(t *testing.T, f func(*play)) {
 		t.Run(name, func(t *testing.T) {
 			var uid uint32
 			if name == "user" {
-				uid = unprivileged(t)
+				uid = rig.Known(t)
 			}
 			as(t, uid, standin.Options{}, f)
 		})

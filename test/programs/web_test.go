@@ -61,7 +61,7 @@ func TestCurl(t *testing.T) {
 		http := p.server.start(python, server, p.server.path("http"))
 		p.listens(http, "http")
 		transfers(p, curl, "http")
-		http.end(unix.SIGKILL)
+		http.End(unix.SIGKILL)
 	})
 }
 
@@ -77,11 +77,11 @@ func TestNginx(t *testing.T) {
 		p.listens(server, "nginx")
 		transfers(p, curl, "nginx")
 		// A reload: the master keeps its socket, new workers take over.
-		_ = server.cmd.Process.Signal(unix.SIGHUP)
+		_ = server.Cmd.Process.Signal(unix.SIGHUP)
 		time.Sleep(300 * time.Millisecond)
 		out := p.client.output(curl, "-sS", "--fail", "--max-time", "20", "--unix-socket", p.client.path("nginx"), "http://x/5")
 		same(p.T, []byte(out), block(5))
-		if code := server.end(unix.SIGTERM); code != 0 {
+		if code := server.End(unix.SIGTERM); code != 0 {
 			p.Errorf("nginx ended with exit code %d", code)
 		}
 		if _, err := os.Lstat(p.hostPath("nginx")); !os.IsNotExist(err) {
@@ -118,7 +118,7 @@ func TestNginxProxy(t *testing.T) {
 				"--unix-socket", local, fmt.Sprintf("http://x/%d", n))
 			same(p.T, []byte(out), block(n))
 		}
-		if code := proxy.end(unix.SIGTERM); code != 0 {
+		if code := proxy.End(unix.SIGTERM); code != 0 {
 			p.Errorf("nginx ended with exit code %d", code)
 		}
 	})

@@ -4,6 +4,7 @@ package rig
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -182,7 +183,11 @@ func (r *Rig) As(uid uint32, dir string, argv ...string) *exec.Cmd {
 const marker = "DRVSOCK_RIG"
 
 func (r *Rig) command(uid uint32, groups []uint32, dir string, argv []string) *exec.Cmd {
-	cmd := exec.CommandContext(r.tb.Context(), argv[0], argv[1:]...)
+	ctx := r.tb.Context()
+	if ctx.Err() != nil {
+		ctx = context.WithoutCancel(ctx) // the test is over, and this is part of its end
+	}
+	cmd := exec.CommandContext(ctx, argv[0], argv[1:]...)
 	cmd.Dir = dir
 	cmd.Env = append(os.Environ(), marker+"="+r.dir, "HOME="+r.dir)
 	cmd.Stderr = &logged{tb: r.tb, prefix: filepath.Base(argv[len(argv)-1]) + ": "}
