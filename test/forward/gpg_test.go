@@ -6,8 +6,8 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -49,7 +49,8 @@ func TestGPG(t *testing.T) {
 	if st, err := os.Stat(b.host("gnupg/S.port")); err != nil || st.Mode().Perm() != 0o600 {
 		t.Errorf("the file with the nonce is %v, %v", st, err)
 	}
-	if !regexp.MustCompile(`(?s)^[1-9][0-9]*\n.{16}$`).Match(text) {
+	port, nonce, _ := strings.Cut(string(text), "\n")
+	if _, err := strconv.ParseUint(port, 10, 16); err != nil || len(nonce) != 16 {
 		t.Errorf("the stand-in says %q, want a port and 16 bytes", text)
 	}
 

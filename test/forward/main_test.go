@@ -30,7 +30,7 @@ func TestMain(m *testing.M) {
 }
 
 // limit bounds every program that should end or be ready, and every wait.
-const limit = 30 * time.Second
+const limit = time.Minute
 
 // A box is a machine with a daemon and a host whose drive C is a folder.
 type box struct {
@@ -99,8 +99,8 @@ func (b *box) down() {
 			b.Errorf("%s is left behind", f.Name())
 		}
 	}
-	if b.Failed() {
-		b.Log(b.log())
+	if lines := strings.SplitAfter(b.log(), "\n"); b.Failed() {
+		b.Log(strings.Join(lines[max(0, len(lines)-40):], ""))
 	}
 }
 
@@ -184,11 +184,6 @@ func (b *box) fails(code int, argv ...string) string {
 func (b *box) start(argv ...string) *rig.Process {
 	b.Helper()
 	return rig.Start(b.T, b.command(argv...), limit)
-}
-
-// env runs a shell's words with what `drvsock env` says.
-func (b *box) shell(words string) *exec.Cmd {
-	return b.command("/bin/sh", "-ec", `eval "$(drvsock env --shell sh)"; `+words)
 }
 
 // status is what `drvsock status --json` says, nil if no daemon runs.
