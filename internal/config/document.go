@@ -108,6 +108,10 @@ func (d *document) close(i, next int) {
 
 // table handles a header such as [agent.x] and [forward.allow].
 func (d *document) table(from, to int, name []string) (at string, within map[string]kind, ok bool) {
+	if len(name) == 1 && name[0] == "forward" {
+		d.faultHint(from, to-from, errors.New("[forward] is one table, and there can be many forwards"), "write [[forward]]")
+		return "", nil, false
+	}
 	within = schema["file"]
 	for i, n := range name {
 		k, known := within[n]
@@ -127,10 +131,6 @@ func (d *document) table(from, to int, name []string) (at string, within map[str
 			at = key("forward", len(d.tables)-1, "") + "."
 		}
 		within = schema[k.below]
-	}
-	if len(name) == 1 && name[0] == "forward" {
-		d.faultHint(from, to-from, errors.New("[forward] is one table, and there can be many forwards"), "write [[forward]]")
-		return "", nil, false
 	}
 	d.at[strings.TrimSuffix(at, ".")] = span{from, to}
 	return at, within, true
@@ -260,6 +260,10 @@ func (d *document) wrong(key string, err error) {
 		if i < 0 {
 			d.fault(0, 0, err)
 			return
+		}
+		if k == key {
+			// It isn't there: what is marked doesn't say what is meant.
+			err = fmt.Errorf("%s: %w", k[i+1:], err)
 		}
 		k = k[:i]
 	}

@@ -80,7 +80,7 @@ func TestFaults(t *testing.T) {
 		{"type of element", "embed = [\n \"a\",\n 5,\n]\n", "f:3:2: 1 is a text in quotes\n    3 |  5,\n      |  ^", ""},
 		{"list", "[[forward]]\nallow.user = \"me\"\n", "f:2:14: user is a list, such as [\"a\", \"b\"]\n    2 | allow.user = \"me\"\n      |              ^^^^", ""},
 		{"third forward", two + "\n[[forward]]\nconnect = \"/x\"\nlisten = \"run/x\"\n", "f:10:10: endpoint \"run/x\": neither", ""},
-		{"missing value", "[[forward]]\nlisten = \"/a\"\n", "f:1:3: no endpoint is given\n    1 | [[forward]]\n      |   ^^^^^^^", ""},
+		{"missing value", "[[forward]]\nlisten = \"/a\"\n", "f:1:3: connect: no endpoint is given\n    1 | [[forward]]\n      |   ^^^^^^^", ""},
 		{"same name", "[[forward]]\nname=\"a\"\nlisten=\"/q\"\nconnect=\"/r\"\n\n\n[[forward]]\nname=\"a\"\nlisten=\"/q\"\nconnect=\"/r\"\n", "f:8:6: another forward is named a too\n    8 | name=\"a\"\n      |      ^^^", ""},
 		{"bad name", "[[forward]]\nname=\"A\"\nlisten=\"/q\"\nconnect=\"/r\"\n", "f:2:6: name \"A\": a name is made of", ""},
 		{"twice", "link = \"a\"\nlink = \"b\"\n", "f:2:", ""},

@@ -52,7 +52,7 @@ func RemoveForward(path, name string) error {
 			return nil, fmt.Errorf("no forward named %s is in %s", name, path)
 		}
 		if i >= len(d.tables) || len(d.tables) != len(f.Forwards) {
-			return nil, errForm
+			return nil, formError(path)
 		}
 		// Names that others got because of this one's must not change.
 		for j := range f.Forwards {
@@ -74,6 +74,8 @@ func RemoveForward(path, name string) error {
 }
 
 var errForm = errors.New("forwards are written in a form that only a person can edit")
+
+func formError(path string) error { return fmt.Errorf("save the configuration: %s: %w", path, errForm) }
 
 // edit changes the text of a file by change, which also changes f to what the
 // new text must mean.
@@ -110,7 +112,7 @@ func edit(path string, change func(*document, *File) ([]byte, error)) error {
 	// What was meant is compared with what was written: a file has forms that
 	// lines can't be added to or taken from, such as forward = [ … ].
 	if _, now, err := parse(path, text); err != nil || !same(now, f) {
-		return fmt.Errorf("save the configuration: %s: %w", path, errForm)
+		return formError(path)
 	}
 	if bom && bytes.HasPrefix(text, []byte("   ")) {
 		text = append(slices.Clone(utf8BOM), text[3:]...)
