@@ -16,6 +16,8 @@ func presetCommand(s Streams) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "preset",
 		Short: "Forwards for well-known programs: ssh-agent, gpg, docker and others",
+		Args:  argCount(cobra.NoArgs),
+		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	cmd.AddCommand(presetListCommand(s), presetAddCommand(s))
 	return cmd

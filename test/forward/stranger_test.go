@@ -157,6 +157,7 @@ func TestRefused(t *testing.T) {
 		{"abstract", 0, nil, "unix", abstract, in, ""},
 		{"abstract", stranger, nil, "unix", abstract, `"", ECONNRESET`, "guest: EACCES: uid 65534 may not connect: the mode is 0600"},
 		{"abstract-group", stranger, nil, "unix", abstract + "g", in, ""},
+		{"abstract-group", rig.User, []uint32{rig.Other, stranger}, "unix", abstract + "g", in, ""},
 		{"abstract-group", rig.User, nil, "unix", abstract + "g", `"", ECONNRESET`, "guest: EACCES: uid 44001 may not connect: the mode is 0660"},
 		{"there", 0, nil, "unix", b.host("there"), in, ""},
 		{"there", stranger, nil, "unix", b.host("there"), "connect: EACCES", ""},
