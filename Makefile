@@ -4,9 +4,10 @@ export CGO_ENABLED = 0
 GO      ?= go
 TARGETS  = linux/amd64 linux/arm64 windows/amd64 windows/arm64
 RIG     ?= /var/tmp/drvsock-wine
+SOAK    ?= 10m
 BUILD    = $(GO) build -trimpath
 
-.PHONY: build test check cross fuzz bench demo wine-demo ci clean
+.PHONY: build test check cross fuzz soak bench demo wine-demo ci clean
 
 build: ## ./drvsock for this machine
 	$(BUILD) -o drvsock ./cmd/drvsock
@@ -26,6 +27,9 @@ cross: ## dist/ for each system
 
 fuzz: ## a minute of fuzzing
 	.ci/fuzz 60
+
+soak: ## kill processes at random under load; SOAK is how long, such as 1h
+	DRVSOCK_SOAK=$(SOAK) $(GO) test -count=1 -timeout=0 -v -run='^TestSoak$$' ./test/soak
 
 bench: ## native, socat and drvsock side by side
 	$(GO) run ./bench

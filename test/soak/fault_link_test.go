@@ -1,0 +1,5 @@
+//go:build linux
+
+package soak
+
+func linkProgram([]string) error { return nil }

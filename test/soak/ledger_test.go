@@ -1,0 +1,214 @@
+//go:build linux
+
+package soak
+
+import (
+	"encoding/json"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+)
+
+// backBound is how long after a kill a route may fail, if no other of its
+// processes is killed meanwhile. An agent that is killed within a second of its
+// start counts as one that can't live, and several in a row make the daemon wait.
+const backBound = 15 * time.Second
+
+// slack is what times of different processes may be apart.
+const slack = 100 * time.Millisecond
+
+// Victims, and the routes that fail when they are killed. The first four are
+// parts of drvsock, the others programs at its ends.
+var victims = map[string][]string{
+	"agent":        {"up", "down", "fup", "fdown"},
+	"daemon":       {"up", "down", "fup", "fdown"},
+	"supervisor":   {"up", "down"},
+	"front":        {"up", "down"},
+	"host-server":  {"up", "fup"},
+	"run-server":   {"down"},
+	"guest-server": {"fdown"},
+	"run-client":   {"up"},
+	"host-client":  {"down", "fdown"},
+	"guest-client": {"fup"},
+}
+
+var routes = []string{"up", "down", "fup", "fdown"}
+
+// A kill is one of a victim's processes.
+type kill struct {
+	victim string
+	at     time.Time
+}
+
+// span is a connection that came out well.
+type span struct{ start, end time.Time }
+
+// A ledger has all that happened in a soak.
+type ledger struct {
+	mu    sync.Mutex
+	kills []kill
+	well  map[string][]span // by route
+	cut   []report
+	ends  map[string]int // how connections came out, by route or server and outcome
+	conns map[string]int
+	bytes map[string]int64
+	never []report // what must never happen
+	alarm chan struct{}
+}
+
+func newLedger() *ledger {
+	return &ledger{
+		well: map[string][]span{}, ends: map[string]int{}, conns: map[string]int{}, bytes: map[string]int64{},
+		alarm: make(chan struct{}),
+	}
+}
+
+// line takes what a program says; false if it is no report.
+func (l *ledger) line(s string) bool {
+	var r report
+	if !strings.HasPrefix(s, "{") || json.Unmarshal([]byte(s), &r) != nil {
+		return false
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	switch r.What {
+	case "ok":
+		l.well[r.Route] = append(l.well[r.Route], span{r.Start, r.End})
+		l.conns[r.Route] += r.Conns
+		l.bytes[r.Route] += r.Bytes
+	case "wrong", "stuck":
+		l.never = append(l.never, r)
+		if len(l.never) == 1 {
+			close(l.alarm)
+		}
+	default:
+		l.ends[r.Route+": "+r.What]++
+		if slices.Contains(routes, r.Route) {
+			l.cut = append(l.cut, r)
+		}
+	}
+	return true
+}
+
+// killed notes a kill that is about to be.
+func (l *ledger) killed(victim string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.kills = append(l.kills, kill{victim, time.Now()})
+}
+
+// worked tells whether all routes have worked since at.
+func (l *ledger) worked(at time.Time) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, r := range routes {
+		w := l.well[r]
+		if len(w) == 0 || w[len(w)-1].start.Before(at) {
+			return false
+		}
+	}
+	return true
+}
+
+// unexcused lists what failed without a kill that explains it: one on its route
+// during its life, or so shortly before that the route may not be back.
+func (l *ledger) unexcused() (bad []string) {
+	for _, c := range l.cut {
+		why := func(from time.Time, who func(kill) bool) bool {
+			return slices.ContainsFunc(l.kills, func(k kill) bool {
+				return who(k) && k.at.After(from) && k.at.Before(c.End.Add(slack))
+			})
+		}
+		if !why(c.Start.Add(-backBound), func(k kill) bool { return slices.Contains(victims[k.victim], c.Route) }) {
+			bad = append(bad, fmt.Sprintf("%s: %s, and nobody was killed; %s", c.Route, c.What, l.around(c)))
+			continue
+		}
+		// In drvsock run, an end before the last byte is the other program's own:
+		// where drvsock breaks off, the program is told so, unless it had ended
+		// its own direction.
+		if c.Route == "up" && c.What == "short" && !c.Half && !why(c.Start.Add(-time.Second), func(k kill) bool {
+			return k.victim == "host-server"
+		}) {
+			bad = append(bad, fmt.Sprintf("%s: an end before the last byte of kind %d, and its server lived; %s", c.Route, c.Kind, l.around(c)))
+		}
+	}
+	return bad
+}
+
+// around says when a connection was, and the kills before its end.
+func (l *ledger) around(c report) string {
+	s := fmt.Sprintf("it was from %s for %v;", c.Start.Format("05.000"), c.End.Sub(c.Start))
+	for _, k := range l.kills {
+		if d := c.End.Sub(k.at); d > -slack && d < 3*time.Second {
+			s += fmt.Sprintf(" %s killed %v before its end", k.victim, d)
+		}
+	}
+	return s
+}
+
+// outage is the time from a kill to the route's next connection that came out
+// well.
+type outage struct {
+	kill
+	route string
+	took  time.Duration
+}
+
+// outages lists them for all kills that were followed by no other on the route
+// before it was back. One that never came back has the time that is left.
+func (l *ledger) outages(end time.Time) (list []outage) {
+	for _, r := range routes {
+		for i, k := range l.kills {
+			if !slices.Contains(victims[k.victim], r) {
+				continue
+			}
+			back := end
+			for _, w := range l.well[r] {
+				if w.start.After(k.at) {
+					back = w.end
+					break
+				}
+			}
+			if slices.ContainsFunc(l.kills[i+1:], func(o kill) bool {
+				return slices.Contains(victims[o.victim], r) && o.at.Before(back)
+			}) {
+				continue
+			}
+			list = append(list, outage{k, r, back.Sub(k.at)})
+		}
+	}
+	return list
+}
+
+// summary is the ledger in words.
+func (l *ledger) summary(list []outage) string {
+	var b strings.Builder
+	count := map[string]int{}
+	for _, k := range l.kills {
+		count[k.victim]++
+	}
+	longest, all := map[string]time.Duration{}, map[string][]time.Duration{}
+	for _, o := range list {
+		longest[o.victim] = max(longest[o.victim], o.took)
+		all[o.victim] = append(all[o.victim], o.took)
+	}
+	fmt.Fprintf(&b, "%d kills\n", len(l.kills))
+	for _, v := range slices.Sorted(maps.Keys(count)) {
+		median := time.Duration(0)
+		if t := slices.Sorted(slices.Values(all[v])); len(t) > 0 {
+			median = t[len(t)/2]
+		}
+		fmt.Fprintf(&b, "  %-13s %4d  back after %v (median), %v (longest)\n", v, count[v],
+			median.Round(time.Millisecond), longest[v].Round(time.Millisecond))
+	}
+	for _, r := range routes {
+		fmt.Fprintf(&b, "%-6s %7d connections whole, %6.1f MB\n", r, l.conns[r], float64(l.bytes[r])/1e6)
+	}
+	for _, e := range slices.Sorted(maps.Keys(l.ends)) {
+		fmt.Fprintf(&b, "  %-50s %6d\n", e, l.ends[e])
+	}
+	return b.String()
+}

@@ -1,0 +1,362 @@
+//go:build linux
+
+package soak
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"drvsock/internal/control"
+)
+
+// Environment of the soak: how long, and what begins the row of its victims.
+const (
+	durationVar = "DRVSOCK_SOAK"
+	seedVar     = "DRVSOCK_SOAK_SEED"
+)
+
+// weights say how often each victim is chosen.
+var weights = []struct {
+	victim string
+	n      int
+}{
+	{"agent", 8}, {"daemon", 6}, {"supervisor", 1}, {"front", 1},
+	{"host-server", 3}, {"run-server", 3}, {"guest-server", 3},
+	{"run-client", 2}, {"host-client", 2}, {"guest-client", 2},
+}
+
+// A soak is a site with programs that talk in all directions.
+type soak struct {
+	*site
+	*ledger
+	rng   *rand.Rand
+	kept  map[string]*kept
+	began sync.Map // words of programs that have begun, by name
+}
+
+// TestSoak kills processes at random under load: no byte is wrong, no call
+// hangs, all routes come back, and nothing is left.
+func TestSoak(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes half a minute")
+	}
+	duration := 20 * time.Second
+	if v := os.Getenv(durationVar); v != "" {
+		var err error
+		if duration, err = time.ParseDuration(v); err != nil {
+			t.Fatal(err)
+		}
+	}
+	seed := rand.Uint64()
+	if v := os.Getenv(seedVar); v != "" {
+		var err error
+		if seed, err = strconv.ParseUint(v, 10, 64); err != nil {
+			t.Fatal(err)
+		}
+	}
+	t.Logf("%s=%v %s=%d", durationVar, duration, seedVar, seed)
+	s := &soak{site: newSite(t, nil), ledger: newLedger(), rng: rand.New(rand.NewPCG(seed, 1)), kept: map[string]*kept{}}
+	s.start()
+	// What is made once is made by the first load.
+	s.say("go")
+	s.await(time.Now(), "the routes work")
+	s.stop()
+	s.settled()
+	before := s.count()
+	t.Logf("idle, there are %v", before)
+	s.say("go")
+	s.await(time.Now(), "the routes work")
+
+	// In the last part daemon and run live, so that what they lose adds up.
+	end := time.Now().Add(duration)
+	calm := end.Add(-duration / 3)
+	for s.pause() && time.Now().Before(end) {
+		s.kill(time.Now().Before(calm))
+	}
+	s.await(time.Now(), "the routes are back")
+	s.finish(before)
+	s.judge()
+}
+
+// start starts the programs.
+func (s *soak) start() {
+	program := func(name string, command func() *exec.Cmd) {
+		s.kept[name] = keep(func(l string) {
+			if !s.line(l) {
+				s.began.Store(name+" "+l, true)
+			}
+		}, command)
+	}
+	s.do("up", "--wait")
+	program("host-server", func() *exec.Cmd { return s.host("serve", "host-server", "h.sock") })
+	program("guest-server", func() *exec.Cmd { return s.guest(s.self, "serve", "guest-server", s.path("g.sock")) })
+	program("run", func() *exec.Cmd {
+		return s.guest(s.Bin, "run", "--", s.self, "nurse",
+			"serve", "run-server", "n.sock", "--", "load", "run-client", "up=h.sock")
+	})
+	program("host-client", func() *exec.Cmd { return s.host("load", "host-client", "down=n.sock", "fdown=fdown.sock") })
+	program("guest-client", func() *exec.Cmd { return s.guest(s.self, "load", "guest-client", "fup="+s.path("fup.sock")) })
+	for _, w := range []string{"host-server listening", "guest-server listening", "run listening", "run ready", "host-client ready", "guest-client ready"} {
+		until(s.t, callBound, w, func() bool { _, ok := s.began.Load(w); return ok })
+	}
+}
+
+// say says a word to all programs.
+func (s *soak) say(word string) {
+	for _, k := range s.kept {
+		k.say(word)
+	}
+}
+
+// await waits until all routes have worked since at.
+func (s *soak) await(at time.Time, what string) {
+	s.t.Helper()
+	for limit := time.After(2 * backBound); !s.worked(at); {
+		select {
+		case <-s.alarm:
+			s.fail()
+		case <-limit:
+			s.hung()
+			s.judge()
+			s.t.Fatalf("not within %v: %s", 2*backBound, what)
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
+}
+
+// pause waits a random while until the next kill.
+func (s *soak) pause() bool {
+	d := time.Duration(s.rng.ExpFloat64() * float64(time.Second))
+	if s.rng.IntN(8) == 0 {
+		d = 0 // two at once, or one that is just being made
+	}
+	select {
+	case <-s.alarm:
+		s.fail()
+		return false
+	case <-time.After(min(d, 5*time.Second)):
+		return true
+	}
+}
+
+// kill kills a random victim, of all or but daemon and run.
+func (s *soak) kill(all bool) {
+	sum := 0
+	for _, w := range weights {
+		sum += w.n
+	}
+	n, victim := s.rng.IntN(sum), ""
+	for _, w := range weights {
+		if n < w.n {
+			victim = w.victim
+			break
+		}
+		n -= w.n
+	}
+	if !all && slices.Contains([]string{"daemon", "supervisor", "front"}, victim) {
+		victim = "agent"
+	}
+	var pids []int
+	switch kind, _, _ := strings.Cut(victim, "-"); {
+	case kind == victim:
+		pids = s.Parts()[victim]
+	case strings.HasSuffix(victim, "-server"):
+		pids = s.programs("serve", victim)
+	default:
+		pids = s.programs("load", victim)
+	}
+	for _, pid := range pids {
+		s.killed(victim)
+		_ = unix.Kill(pid, unix.SIGKILL) // it may have ended, as its parent was killed
+	}
+}
+
+// stop ends the load.
+func (s *soak) stop() {
+	s.t.Helper()
+	s.began.Clear()
+	s.say("stop")
+	for _, w := range []string{"run stopped", "host-client stopped", "guest-client stopped"} {
+		for limit := time.Now().Add(2 * callBound); ; time.Sleep(20 * time.Millisecond) {
+			if _, ok := s.began.Load(w); ok {
+				break
+			}
+			if time.Now().After(limit) {
+				s.hung()
+				s.t.Fatalf("not within %v: %s", 2*callBound, w)
+			}
+		}
+	}
+}
+
+// settled waits until no connection is left.
+func (s *soak) settled() {
+	s.t.Helper()
+	var st *control.Status
+	for limit := time.Now().Add(10 * time.Second); ; time.Sleep(100 * time.Millisecond) {
+		var err error
+		if st, err = s.status(); err != nil {
+			s.t.Fatal(err)
+		}
+		// Two handles of listeners: the forward's and the run's.
+		busy := len(st.Sessions) != 1 || st.Sessions[0].Streams != 0 || st.Links[0].Streams != 2
+		for _, f := range st.Forwards {
+			busy = busy || f.Active != 0
+		}
+		if !busy {
+			return
+		}
+		if time.Now().After(limit) {
+			s.t.Fatalf("connections are left: %+v", st)
+		}
+	}
+}
+
+// finish ends the load, and counts what is left: first while all else stands
+// idle, then after the end of everything.
+func (s *soak) finish(before map[string]int) {
+	t := s.t
+	t.Helper()
+	s.stop()
+	s.settled()
+	after := s.count()
+	more := func() bool {
+		for what, n := range after {
+			if n > before[what]+spare {
+				return true
+			}
+		}
+		return false
+	}
+	for limit := time.Now().Add(10 * time.Second); more(); after = s.count() {
+		if time.Now().After(limit) {
+			t.Errorf("idle, and not as before: %v, before %v", after, before)
+			break
+		}
+		time.Sleep(100 * time.Millisecond)
+	}
+	t.Logf("idle, there are %v", after)
+	for _, name := range []string{"guest-client", "host-client", "run", "guest-server", "host-server"} {
+		if !s.kept[name].end(callBound) {
+			t.Errorf("%s does not end", name)
+		}
+	}
+	s.do("down")
+	if left := s.WaitGone(5 * time.Second); len(left) > 0 {
+		t.Errorf("%d processes are left: %v", len(left), s.Parts())
+	}
+	var files []string
+	for _, dir := range []string{s.Host, s.dir} {
+		_ = filepath.Walk(dir, func(p string, info os.FileInfo, err error) error {
+			if err == nil && !info.IsDir() {
+				files = append(files, strings.TrimPrefix(p, dir+"/"))
+			}
+			return nil
+		})
+	}
+	files = slices.DeleteFunc(files, func(f string) bool {
+		return slices.Contains([]string{"config/drvsock/config.toml", "run/drvsock/lock", "run/drvsock/daemon.log", "run/drvsock/daemon.log.1"}, f)
+	})
+	if len(files) > 0 {
+		t.Errorf("files are left: %q", files)
+	}
+}
+
+// spare is what processes may hold more than at first: a pipe for splicing is
+// made when bytes come fast.
+const spare = 2
+
+// count counts what processes that live hold.
+func (s *soak) count() map[string]int {
+	n := map[string]int{}
+	for part, pids := range s.Parts() {
+		for _, pid := range pids {
+			fds, _ := os.ReadDir(fmt.Sprintf("/proc/%d/fd", pid))
+			n[part+" descriptors"] += len(fds)
+			n[part+" processes"]++
+			n["zombies"] += zombies(pid)
+		}
+	}
+	return n
+}
+
+// zombies counts the children of pid that nobody waits for.
+func zombies(pid int) (n int) {
+	lists, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", pid))
+	for _, l := range lists {
+		b, _ := os.ReadFile(l)
+		for child := range strings.FieldsSeq(string(b)) {
+			st, _ := os.ReadFile("/proc/" + child + "/stat")
+			if _, rest, ok := strings.Cut(string(st), ") "); ok && strings.HasPrefix(rest, "Z") {
+				n++
+			}
+		}
+	}
+	return n
+}
+
+// judge compares what happened with what may.
+func (s *soak) judge() {
+	s.t.Helper()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	list := s.outages(time.Now())
+	s.t.Log(s.summary(list))
+	for _, r := range s.never {
+		s.t.Errorf("%s: %+v", r.What, r)
+	}
+	for i, b := range s.unexcused() {
+		if i == 20 {
+			s.t.Errorf("and more")
+			break
+		}
+		s.t.Error(b)
+	}
+	for _, o := range list {
+		if o.took > backBound {
+			s.t.Errorf("%s is not back %v after the kill of the %s", o.route, o.took, o.victim)
+		}
+	}
+	for _, r := range routes {
+		if s.conns[r] == 0 {
+			s.t.Errorf("no connection by %s came out well", r)
+		}
+	}
+}
+
+// fail ends the test since something happened that never must.
+func (s *soak) fail() {
+	s.t.Helper()
+	s.hung()
+	s.judge()
+	s.t.FailNow()
+}
+
+// hung tells where all processes stand.
+func (s *soak) hung() {
+	for _, pid := range s.Processes() {
+		read := func(name string) string {
+			b, _ := os.ReadFile(fmt.Sprintf("/proc/%d/%s", pid, name))
+			return strings.TrimSpace(strings.ReplaceAll(string(b), "\x00", " "))
+		}
+		s.t.Logf("%d %s", pid, read("cmdline"))
+		tasks, _ := os.ReadDir(fmt.Sprintf("/proc/%d/task", pid))
+		for _, task := range tasks {
+			at := "task/" + task.Name() + "/"
+			s.t.Logf("  %s %s: %s", task.Name(), read(at+"syscall"), strings.ReplaceAll(read(at+"stack"), "\n", " "))
+		}
+	}
+	st, err := s.status()
+	s.t.Logf("status %+v %v", st, err)
+}
