@@ -4,6 +4,7 @@ package soak
 
 import (
 	"bufio"
+	"flag"
 	"fmt"
 	"io"
 	"os"
@@ -21,6 +22,7 @@ const roleVar = "DRVSOCK_SOAK_ROLE"
 
 func TestMain(m *testing.M) {
 	if os.Getenv(roleVar) == "" || len(os.Args) < 2 {
+		_ = flag.Set("test.parallel", "20") // most of them wait most of the time
 		rig.Main(m)
 		return
 	}

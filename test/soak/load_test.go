@@ -17,15 +17,15 @@ import (
 )
 
 // Lanes of each route: how many connections of each kind are open at a time.
-const (
-	talkers   = 4
-	streamers = 2
-	idlers    = 6
-)
+var lanes = map[string]map[byte]int{
+	"full":  {talk: 4, stream: 2, idle: 6},
+	"light": {talk: 1, stream: 1, idle: 2},
+}
 
 // A load is a program that uses routes until its stdin says stop.
 type load struct {
 	w     *watch
+	light bool          // leaves pauses
 	stop  chan struct{} // closed to end the lanes
 	lanes sync.WaitGroup
 }
@@ -40,13 +40,13 @@ type route struct {
 	failed     bool // since then
 }
 
-// runLoad is the program: its arguments are its name, and ROUTE=ADDRESS for each
-// route. At the line "go" on its stdin it begins, at "stop" it ends what it does
+// runLoad is the program: its arguments are its name, how much it shall do, and
+// ROUTE=ADDRESS for each route. At the line "go" on its stdin it begins, at "stop" it ends what it does
 // and says so.
 func runLoad(args []string) error {
 	w := newWatch()
 	var rs []*route
-	for _, a := range args[1:] {
+	for _, a := range args[2:] {
 		name, addr, ok := strings.Cut(a, "=")
 		if !ok {
 			return fmt.Errorf("argument %q", a)
@@ -58,9 +58,9 @@ func runLoad(args []string) error {
 	for in := bufio.NewScanner(os.Stdin); in.Scan(); {
 		switch {
 		case in.Text() == "go" && l == nil:
-			l = &load{w: w, stop: make(chan struct{})}
+			l = &load{w: w, light: args[1] == "light", stop: make(chan struct{})}
 			for _, r := range rs {
-				for kind, n := range map[byte]int{talk: talkers, stream: streamers, idle: idlers} {
+				for kind, n := range lanes[args[1]] {
 					for range n {
 						l.lanes.Go(func() { l.lane(r, kind) })
 					}
@@ -91,7 +91,7 @@ func (l *load) lane(r *route, kind byte) {
 		switch {
 		case err == nil || errors.Is(err, errStopped):
 			r.well(start, n)
-			if kind == talk && rand.IntN(8) == 0 {
+			if kind == talk && (l.light || rand.IntN(8) == 0) {
 				l.sleep(rand.N(20 * time.Millisecond))
 			}
 		default:

@@ -40,7 +40,6 @@ var weights = []struct {
 type soak struct {
 	*site
 	*ledger
-	rng   *rand.Rand
 	kept  map[string]*kept
 	began sync.Map // words of programs that have begun, by name
 }
@@ -66,31 +65,32 @@ func TestSoak(t *testing.T) {
 		}
 	}
 	t.Logf("%s=%v %s=%d", durationVar, duration, seedVar, seed)
-	s := &soak{site: newSite(t, nil), ledger: newLedger(), rng: rand.New(rand.NewPCG(seed, 1)), kept: map[string]*kept{}}
-	s.start()
+	rng := rand.New(rand.NewPCG(seed, 1))
+	s := startSoak(t, "full", nil)
 	// What is made once is made by the first load.
 	s.say("go")
-	s.await(time.Now(), "the routes work")
+	s.await(2*backBound, time.Now(), "the routes work")
 	s.stop()
 	s.settled()
 	before := s.count()
 	t.Logf("idle, there are %v", before)
 	s.say("go")
-	s.await(time.Now(), "the routes work")
+	s.await(2*backBound, time.Now(), "the routes work")
 
 	// In the last part daemon and run live, so that what they lose adds up.
 	end := time.Now().Add(duration)
 	calm := end.Add(-duration / 3)
-	for s.pause() && time.Now().Before(end) {
-		s.kill(time.Now().Before(calm))
+	for s.pause(rng) && time.Now().Before(end) {
+		s.kill(rng, time.Now().Before(calm))
 	}
-	s.await(time.Now(), "the routes are back")
+	s.await(2*backBound, time.Now(), "the routes are back")
 	s.finish(before)
 	s.judge()
 }
 
-// start starts the programs.
-func (s *soak) start() {
+// startSoak starts all programs, which wait for the word "go".
+func startSoak(t *testing.T, lanes string, link func(s *site, agent string) string) *soak {
+	s := &soak{site: newSite(t, link), ledger: newLedger(), kept: map[string]*kept{}}
 	program := func(name string, command func() *exec.Cmd) {
 		s.kept[name] = keep(func(l string) {
 			if !s.line(l) {
@@ -103,13 +103,14 @@ func (s *soak) start() {
 	program("guest-server", func() *exec.Cmd { return s.guest(s.self, "serve", "guest-server", s.path("g.sock")) })
 	program("run", func() *exec.Cmd {
 		return s.guest(s.Bin, "run", "--", s.self, "nurse",
-			"serve", "run-server", "n.sock", "--", "load", "run-client", "up=h.sock")
+			"serve", "run-server", "n.sock", "--", "load", "run-client", lanes, "up=h.sock")
 	})
-	program("host-client", func() *exec.Cmd { return s.host("load", "host-client", "down=n.sock", "fdown=fdown.sock") })
-	program("guest-client", func() *exec.Cmd { return s.guest(s.self, "load", "guest-client", "fup="+s.path("fup.sock")) })
+	program("host-client", func() *exec.Cmd { return s.host("load", "host-client", lanes, "down=n.sock", "fdown=fdown.sock") })
+	program("guest-client", func() *exec.Cmd { return s.guest(s.self, "load", "guest-client", lanes, "fup="+s.path("fup.sock")) })
 	for _, w := range []string{"host-server listening", "guest-server listening", "run listening", "run ready", "host-client ready", "guest-client ready"} {
 		until(s.t, callBound, w, func() bool { _, ok := s.began.Load(w); return ok })
 	}
+	return s
 }
 
 // say says a word to all programs.
@@ -120,25 +121,25 @@ func (s *soak) say(word string) {
 }
 
 // await waits until all routes have worked since at.
-func (s *soak) await(at time.Time, what string) {
+func (s *soak) await(limit time.Duration, at time.Time, what string) {
 	s.t.Helper()
-	for limit := time.After(2 * backBound); !s.worked(at); {
+	for late := time.After(limit); !s.worked(at); {
 		select {
 		case <-s.alarm:
 			s.fail()
-		case <-limit:
+		case <-late:
 			s.hung()
 			s.judge()
-			s.t.Fatalf("not within %v: %s", 2*backBound, what)
+			s.t.Fatalf("not within %v: %s", limit, what)
 		case <-time.After(20 * time.Millisecond):
 		}
 	}
 }
 
 // pause waits a random while until the next kill.
-func (s *soak) pause() bool {
-	d := time.Duration(s.rng.ExpFloat64() * float64(time.Second))
-	if s.rng.IntN(8) == 0 {
+func (s *soak) pause(rng *rand.Rand) bool {
+	d := time.Duration(rng.ExpFloat64() * float64(time.Second))
+	if rng.IntN(8) == 0 {
 		d = 0 // two at once, or one that is just being made
 	}
 	select {
@@ -151,12 +152,12 @@ func (s *soak) pause() bool {
 }
 
 // kill kills a random victim, of all or but daemon and run.
-func (s *soak) kill(all bool) {
+func (s *soak) kill(rng *rand.Rand, all bool) {
 	sum := 0
 	for _, w := range weights {
 		sum += w.n
 	}
-	n, victim := s.rng.IntN(sum), ""
+	n, victim := rng.IntN(sum), ""
 	for _, w := range weights {
 		if n < w.n {
 			victim = w.victim
@@ -224,29 +225,15 @@ func (s *soak) settled() {
 }
 
 // finish ends the load, and counts what is left: first while all else stands
-// idle, then after the end of everything.
+// idle, if there is something to compare it with, then after the end of everything.
 func (s *soak) finish(before map[string]int) {
 	t := s.t
 	t.Helper()
 	s.stop()
 	s.settled()
-	after := s.count()
-	more := func() bool {
-		for what, n := range after {
-			if n > before[what]+spare {
-				return true
-			}
-		}
-		return false
+	if before != nil {
+		s.compare(before)
 	}
-	for limit := time.Now().Add(10 * time.Second); more(); after = s.count() {
-		if time.Now().After(limit) {
-			t.Errorf("idle, and not as before: %v, before %v", after, before)
-			break
-		}
-		time.Sleep(100 * time.Millisecond)
-	}
-	t.Logf("idle, there are %v", after)
 	for _, name := range []string{"guest-client", "host-client", "run", "guest-server", "host-server"} {
 		if !s.kept[name].end(callBound) {
 			t.Errorf("%s does not end", name)
@@ -271,6 +258,29 @@ func (s *soak) finish(before map[string]int) {
 	if len(files) > 0 {
 		t.Errorf("files are left: %q", files)
 	}
+}
+
+// compare wants processes that stand idle to hold what they held before.
+func (s *soak) compare(before map[string]int) {
+	t := s.t
+	t.Helper()
+	after := s.count()
+	more := func() bool {
+		for what, n := range after {
+			if n > before[what]+spare {
+				return true
+			}
+		}
+		return false
+	}
+	for limit := time.Now().Add(10 * time.Second); more(); after = s.count() {
+		if time.Now().After(limit) {
+			t.Errorf("idle, and not as before: %v, before %v", after, before)
+			break
+		}
+		time.Sleep(100 * time.Millisecond)
+	}
+	t.Logf("idle, there are %v", after)
 }
 
 // spare is what processes may hold more than at first: a pipe for splicing is

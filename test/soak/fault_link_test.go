@@ -1,5 +1,0 @@
-//go:build linux
-
-package soak
-
-func linkProgram([]string) error { return nil }
