@@ -30,6 +30,7 @@ type site struct {
 	dir  string
 	env  []string
 	self string
+	own  []string // files that a test has put into dir
 }
 
 // newSite makes one; link makes the link's command of the agent's, nil for the

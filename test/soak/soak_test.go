@@ -253,7 +253,7 @@ func (s *soak) finish(before map[string]int) {
 		})
 	}
 	files = slices.DeleteFunc(files, func(f string) bool {
-		return slices.Contains([]string{"config/drvsock/config.toml", "run/drvsock/lock", "run/drvsock/daemon.log", "run/drvsock/daemon.log.1"}, f)
+		return slices.Contains(s.own, f) || slices.Contains([]string{"config/drvsock/config.toml", "run/drvsock/lock", "run/drvsock/daemon.log", "run/drvsock/daemon.log.1"}, f)
 	})
 	if len(files) > 0 {
 		t.Errorf("files are left: %q", files)
