@@ -20,14 +20,13 @@ import (
 	"drvsock/internal/wire"
 )
 
-// Pauses between two starts of an agent; how long a link must hold to be no
-// failed start, which lets the pauses grow; and how long for those before it to be
-// forgotten.
+// Pauses between two starts of an agent, and how long a link must hold to be no
+// failed start, which lets the pauses grow. One that holds for as long as the
+// pause has become makes those before it forgotten.
 const (
 	firstPause = 500 * time.Millisecond
 	lastPause  = 30 * time.Second
 	heldAfter  = time.Second
-	goodAfter  = 30 * time.Second
 )
 
 // agent is one agent and the link to it. It is the forward.Host of the forwards
@@ -261,7 +260,7 @@ func (a *agent) lost(up *uplink, err error) {
 		a.attempts++
 		a.wait(err, up.since, pause(a.attempts))
 		return
-	case held >= goodAfter:
+	case held >= pause(a.attempts):
 		a.attempts = 0
 	}
 	a.wait(err, up.since, 0)

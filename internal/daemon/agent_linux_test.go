@@ -231,15 +231,22 @@ func TestLost(t *testing.T) {
 		if err := open(t, a); err != nil {
 			t.Fatal(err)
 		}
+		for range 2 { // pauses grow beyond heldAfter
+			lose()
+			time.Sleep(lastPause)
+		}
+		if err := open(t, a); err != nil {
+			t.Fatal(err)
+		}
 		time.Sleep(heldAfter)
 		lose()
-		if s := a.status(); s.State != control.LinkDown || s.Attempts != 2 || s.LastError == nil {
+		if s := a.status(); s.State != control.LinkDown || s.Attempts != 4 || s.LastError == nil {
 			t.Errorf("after a link that held: status %+v", s)
 		}
 		if err := open(t, a); err != nil {
 			t.Errorf("a call just after it: %v", err)
 		}
-		time.Sleep(goodAfter)
+		time.Sleep(pause(4))
 		lose()
 		if s := a.status(); s.State != control.LinkDown || s.Attempts != 0 {
 			t.Errorf("after a link that held for long: status %+v", s)
