@@ -27,9 +27,12 @@ const (
 type host struct {
 	dialer   transport.Dialer
 	pause    time.Duration // between two tries
+	patience time.Duration // between two tries to bring sockets back, at most
 	log      *slog.Logger
 	accepted func(*link.Incoming)
 	lost     func() // called in its own goroutine after a link was lost and its agent ended, not after close
+
+	linked chan struct{} // gets a word when a link was made
 
 	// ctx ends with close, for links that are just being made.
 	ctx    context.Context
@@ -53,9 +56,9 @@ type dialing struct {
 var errClosedHost = errno.Errorf(errno.ENETDOWN, errno.LayerLink, "closed")
 
 func newHost(d transport.Dialer, log *slog.Logger, accepted func(*link.Incoming), lost func()) *host {
-	h := &host{dialer: d, log: log, accepted: accepted, lost: lost, pause: redialAfter}
+	h := &host{dialer: d, log: log, accepted: accepted, lost: lost, pause: redialAfter, patience: lastPause, linked: make(chan struct{}, 1)}
 	if _, ok := d.(*transport.Session); ok {
-		h.pause = reaskAfter
+		h.pause, h.patience = reaskAfter, lastAsk
 	}
 	h.ctx, h.cancel = context.WithCancel(context.Background())
 	return h
@@ -115,6 +118,10 @@ func (h *host) try(d *dialing) {
 		d.err = err
 	default:
 		h.cur, d.link = l, l.Link
+		select {
+		case h.linked <- struct{}{}:
+		default:
+		}
 	}
 	h.trying, h.last = nil, d.err
 	h.mu.Unlock()

@@ -13,10 +13,12 @@ import (
 	"drvsock/internal/wire"
 )
 
-// Pauses between two tries to bring sockets back after the link was lost.
+// Pauses between two tries to bring sockets back after the link was lost. Each
+// may start an agent, but where the daemon does that, in its own time.
 const (
 	firstPause = 100 * time.Millisecond
 	lastPause  = 30 * time.Second
+	lastAsk    = 2 * time.Second
 )
 
 // restore brings the tree's bound sockets back on a new link, however long that
@@ -25,7 +27,7 @@ func (s *supervisor) restore() {
 	s.mending.Lock()
 	defer s.mending.Unlock()
 	none := s.sockets.empty()
-	for pause := firstPause; ; pause = min(2*pause, lastPause) {
+	for pause := firstPause; ; pause = min(2*pause, s.host.patience) {
 		missing := 0
 		for _, sock := range s.sockets.all() {
 			if s.healthy(sock) {
@@ -40,8 +42,13 @@ func (s *supervisor) restore() {
 			return
 		}
 		select {
+		case <-s.host.linked: // this try's own
+		default:
+		}
+		select {
 		case <-none:
 			return
+		case <-s.host.linked: // another call has a link
 		case <-time.After(pause + rand.N(pause)):
 		}
 	}

@@ -3,6 +3,8 @@
 package contract
 
 import (
+	"fmt"
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -245,4 +247,65 @@ func TestStuckAgent(t *testing.T) {
 	host.Want("ok 1", "send 8 x")
 	guest.Want("ok len=2", "accept 6 9")
 	guest.Want("ok 1 x", "recv 9 4")
+}
+
+// TestBackWithCall has no agent to be had for a while, so that tries to bring a
+// listener back are long apart. When another call gets a link, the listener is back
+// with it.
+func TestBackWithCall(t *testing.T) {
+	t.Parallel()
+	dir := rig.Dir(t)
+	r := rig.New(t, rig.Options{Link: func(agent string) string {
+		return fmt.Sprintf("echo >>%s/tries; test ! -e %s/down && exec %s", dir, dir, agent)
+	}})
+	host := rig.StartProbe(t, r.OnHost(rig.ProbeProgram(t)))
+	guest := rig.StartProbe(t, r.Run(rig.ProbeProgram(t)))
+	for _, l := range []string{"umask 0", "socket 5 stream", "bind 5 h", "listen 5 9"} {
+		host.Want("ok", "%s", l)
+	}
+	for _, l := range []string{"umask 0", "socket 6 stream", "bind 6 n", "listen 6 5"} {
+		guest.Want("ok", "%s", l)
+	}
+	if err := os.WriteFile(dir+"/down", nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range r.Parts()["agent"] {
+		_ = unix.Kill(p, unix.SIGKILL)
+	}
+	// A pause is at least twice as long as the shortest before it can be: after
+	// one of 3.2 s comes one of 6.4 s.
+	for start, tried, tries := time.Now(), time.Now(), int64(0); ; time.Sleep(20 * time.Millisecond) {
+		if time.Since(start) > time.Minute {
+			t.Fatal("the pauses don't grow")
+		}
+		st, err := os.Stat(dir + "/tries")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if st.Size() == tries {
+			continue
+		}
+		apart := time.Since(tried)
+		tried, tries = time.Now(), st.Size()
+		if apart > 3250*time.Millisecond {
+			break
+		}
+	}
+	if err := os.Remove(dir + "/down"); err != nil {
+		t.Fatal(err)
+	}
+	time.Sleep(1100 * time.Millisecond) // an agent is started at most once a second
+	guest.Want("ok", "socket 7 stream")
+	guest.Want("ok", "connect 7 h")
+	for start := time.Now(); ; time.Sleep(20 * time.Millisecond) {
+		host.Want("ok", "socket 8 stream nonblock")
+		got := host.Do("connect 8 n")
+		if got == "ok" {
+			t.Logf("back after %v", time.Since(start))
+			break
+		}
+		if time.Since(start) > 3*time.Second {
+			t.Fatalf("connect to a listener that should be back: %s", got)
+		}
+	}
 }
