@@ -100,6 +100,18 @@ func (l *ledger) killed(victim string) {
 	l.kills = append(l.kills, kill{victim, time.Now()})
 }
 
+// since tells how long ago one of the victims was killed.
+func (l *ledger) since(victims ...string) time.Duration {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, k := range slices.Backward(l.kills) {
+		if slices.Contains(victims, k.victim) {
+			return time.Since(k.at)
+		}
+	}
+	return time.Hour
+}
+
 // worked tells whether all routes have worked since at.
 func (l *ledger) worked(at time.Time) bool {
 	l.mu.Lock()
@@ -128,9 +140,9 @@ func (l *ledger) unexcused() (bad []string) {
 		}
 		// In drvsock run, an end before the last byte is the other program's own:
 		// where drvsock breaks off, the program is told so, unless it had ended
-		// its own direction.
+		// its own direction. If run's own processes die, so does the program.
 		if c.Route == "up" && c.What == "short" && !c.Half && !why(c.Start.Add(-time.Second), func(k kill) bool {
-			return k.victim == "host-server"
+			return k.victim == "host-server" || k.victim == "supervisor" || k.victim == "front"
 		}) {
 			bad = append(bad, fmt.Sprintf("%s: an end before the last byte of kind %d, and its server lived; %s", c.Route, c.Kind, l.around(c)))
 		}

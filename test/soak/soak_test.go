@@ -153,20 +153,12 @@ func (s *soak) pause(rng *rand.Rand) bool {
 
 // kill kills a random victim, of all or but daemon and run.
 func (s *soak) kill(rng *rand.Rand, all bool) {
-	sum := 0
-	for _, w := range weights {
-		sum += w.n
-	}
-	n, victim := rng.IntN(sum), ""
-	for _, w := range weights {
-		if n < w.n {
-			victim = w.victim
-			break
-		}
-		n -= w.n
-	}
-	if !all && slices.Contains([]string{"daemon", "supervisor", "front"}, victim) {
-		victim = "agent"
+	victim := s.choose(rng)
+	for !all && slices.Contains([]string{"daemon", "supervisor", "front"}, victim) ||
+		// One that dies in its first second can't live, as the daemon sees it, and
+		// several such let it wait. Most get longer.
+		victim == "agent" && s.since("agent", "daemon") < 2*time.Second && rng.IntN(6) > 0 {
+		victim = s.choose(rng)
 	}
 	var pids []int
 	switch kind, _, _ := strings.Cut(victim, "-"); {
@@ -181,6 +173,22 @@ func (s *soak) kill(rng *rand.Rand, all bool) {
 		s.killed(victim)
 		_ = unix.Kill(pid, unix.SIGKILL) // it may have ended, as its parent was killed
 	}
+}
+
+// choose chooses a victim.
+func (s *soak) choose(rng *rand.Rand) string {
+	sum := 0
+	for _, w := range weights {
+		sum += w.n
+	}
+	n := rng.IntN(sum)
+	for _, w := range weights {
+		if n < w.n {
+			return w.victim
+		}
+		n -= w.n
+	}
+	panic("unreachable")
 }
 
 // stop ends the load.
