@@ -48,15 +48,17 @@ type span struct{ start, end time.Time }
 
 // A ledger has all that happened in a soak.
 type ledger struct {
-	mu    sync.Mutex
-	kills []kill
-	well  map[string][]span // by route
-	cut   []report
-	ends  map[string]int // how connections came out, by route or server and outcome
-	conns map[string]int
-	bytes map[string]int64
-	never []report // what must never happen
-	alarm chan struct{}
+	mu       sync.Mutex
+	kills    []kill
+	well     map[string][]span // by route
+	cut      []report
+	served   []report       // by the server in drvsock run, and cut
+	stopping bool           // the load stops, which cuts idle connections
+	ends     map[string]int // how connections came out, by route or server and outcome
+	conns    map[string]int
+	bytes    map[string]int64
+	never    []report // what must never happen
+	alarm    chan struct{}
 }
 
 func newLedger() *ledger {
@@ -86,8 +88,11 @@ func (l *ledger) line(s string) bool {
 		}
 	default:
 		l.ends[r.Route+": "+r.What]++
-		if slices.Contains(routes, r.Route) {
+		switch {
+		case slices.Contains(routes, r.Route):
 			l.cut = append(l.cut, r)
+		case r.Route == "run-server" && !(l.stopping && r.Kind == idle):
+			l.served = append(l.served, r)
 		}
 	}
 	return true
@@ -129,25 +134,32 @@ func (l *ledger) worked(at time.Time) bool {
 // during its life, or so shortly before that the route may not be back.
 func (l *ledger) unexcused() (bad []string) {
 	for _, c := range l.cut {
-		why := func(from time.Time, who func(kill) bool) bool {
-			return slices.ContainsFunc(l.kills, func(k kill) bool {
-				return who(k) && k.at.After(from) && k.at.Before(c.End.Add(slack))
-			})
-		}
-		if !why(c.Start.Add(-backBound), func(k kill) bool { return slices.Contains(victims[k.victim], c.Route) }) {
+		if !l.explained(c, backBound, func(v string) bool { return slices.Contains(victims[v], c.Route) }) {
 			bad = append(bad, fmt.Sprintf("%s: %s, and nobody was killed; %s", c.Route, c.What, l.around(c)))
+		}
+	}
+	// In drvsock run, an end before the last byte is the other program's own: where
+	// drvsock breaks off, the program is told so, unless it had ended its own
+	// direction. If run's own processes die, so does the program.
+	others := map[string]string{"up": "host-server", "run-server": "host-client"}
+	for _, c := range slices.Concat(l.cut, l.served) {
+		other, inRun := others[c.Route]
+		if !inRun || c.What != "short" || c.Half {
 			continue
 		}
-		// In drvsock run, an end before the last byte is the other program's own:
-		// where drvsock breaks off, the program is told so, unless it had ended
-		// its own direction. If run's own processes die, so does the program.
-		if c.Route == "up" && c.What == "short" && !c.Half && !why(c.Start.Add(-time.Second), func(k kill) bool {
-			return k.victim == "host-server" || k.victim == "supervisor" || k.victim == "front"
-		}) {
-			bad = append(bad, fmt.Sprintf("%s: an end before the last byte of kind %d, and its server lived; %s", c.Route, c.Kind, l.around(c)))
+		if !l.explained(c, time.Second, func(v string) bool { return v == other || v == "supervisor" || v == "front" }) {
+			bad = append(bad, fmt.Sprintf("%s: an end before the last byte of kind %d, and its peer lived; %s", c.Route, c.Kind, l.around(c)))
 		}
 	}
 	return bad
+}
+
+// explained tells whether one of the victims was killed during the life of c, or
+// as long before as is given.
+func (l *ledger) explained(c report, before time.Duration, who func(victim string) bool) bool {
+	return slices.ContainsFunc(l.kills, func(k kill) bool {
+		return who(k.victim) && k.at.After(c.Start.Add(-before)) && k.at.Before(c.End.Add(slack))
+	})
 }
 
 // around says when a connection was, and the kills before its end.

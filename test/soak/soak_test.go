@@ -74,6 +74,7 @@ func TestSoak(t *testing.T) {
 	s.settled()
 	before := s.count()
 	t.Logf("idle, there are %v", before)
+	s.stopping = false
 	s.say("go")
 	s.await(2*backBound, time.Now(), "the routes work")
 
@@ -195,6 +196,9 @@ func (s *soak) choose(rng *rand.Rand) string {
 func (s *soak) stop() {
 	s.t.Helper()
 	s.began.Clear()
+	s.mu.Lock()
+	s.stopping = true
+	s.mu.Unlock()
 	s.say("stop")
 	for _, w := range []string{"run stopped", "host-client stopped", "guest-client stopped"} {
 		for limit := time.Now().Add(2 * callBound); ; time.Sleep(20 * time.Millisecond) {
