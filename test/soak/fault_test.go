@@ -4,7 +4,6 @@ package soak
 
 import (
 	"bufio"
-	"fmt"
 	"io"
 	"net"
 	"slices"
@@ -13,6 +12,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"drvsock/test/soak/part"
 )
 
 // A faulty link is told what to do by a control socket. Each time that the link
@@ -107,108 +108,120 @@ const (
 	backDead  = 30 * time.Second
 )
 
-// faults are what links and the processes at their ends may meet. Those that
-// have no bound lose nothing.
-var faults = []struct {
+// A fault is what a link or the processes at its ends may meet.
+type fault struct {
 	name  string
 	tell  string // to the link; "" if it is for begin
 	begin func(s *soak)
-	hold  time.Duration
+	hold  time.Duration // how long until end
 	end   func(s *soak, f *faulty)
-	fails time.Duration // within which streams fail
+	fails time.Duration // within which streams fail; 0: nothing is lost
 	back  time.Duration // within which new connections work
-}{
-	{name: "agent killed", begin: func(s *soak) { s.signal(unix.SIGKILL, "agent") }, fails: soon, back: soon},
-	{name: "daemon killed", begin: func(s *soak) { s.signal(unix.SIGKILL, "daemon") }, fails: soon, back: soon},
-	{name: "cut within a frame to the agent", tell: "cut up", fails: soon, back: soon},
-	{name: "cut within a frame from the agent", tell: "cut down", fails: soon, back: soon},
-	{name: "garbage to the agent", tell: "garbage up 1", fails: soon, back: soon},
-	{name: "garbage from the agent", tell: "garbage down 2", fails: soon, back: soon},
-	{name: "nothing moves", tell: "stall both", fails: afterDead, back: backDead},
-	{name: "writes to the agent vanish", tell: "vanish up", fails: afterDead, back: backDead},
-	{name: "writes from the agent vanish", tell: "vanish down", fails: afterDead, back: backDead},
-	{name: "agent stands still", begin: func(s *soak) { s.signal(unix.SIGSTOP, "agent") }, fails: afterDead, back: backDead},
-	{name: "nothing moves for 6 s", tell: "stall both", hold: 6 * time.Second, end: func(_ *soak, f *faulty) { f.tell("stall both off") }},
-	{name: "agent stands still for 6 s", begin: func(s *soak) { s.signal(unix.SIGSTOP, "agent") }, hold: 6 * time.Second,
-		end: func(s *soak, _ *faulty) { s.signal(unix.SIGCONT, "agent") }},
-	// As when a machine sleeps: all timers stand still.
-	{name: "all stand still for 18 s", begin: func(s *soak) { s.signal(unix.SIGSTOP, drvsock...) }, hold: 18 * time.Second,
-		end: func(s *soak, _ *faulty) { s.signal(unix.SIGCONT, drvsock...) }},
-	{name: "daemon stands still for 18 s", begin: func(s *soak) { s.signal(unix.SIGSTOP, "daemon") }, hold: 18 * time.Second,
-		end: func(s *soak, _ *faulty) { s.signal(unix.SIGCONT, "daemon") }, fails: afterDead, back: backDead},
-	{name: "30 ms and 2 MB/s each way", tell: "delay both 30ms", begin: nil, hold: 3 * time.Second,
-		end: func(_ *soak, f *faulty) { f.tell("rate both 2000000"); time.Sleep(3 * time.Second) }},
 }
 
 // drvsock are the parts that a machine's sleep stops together.
 var drvsock = []string{"agent", "daemon", "front", "supervisor", "names"}
 
-// TestFaults has a link with faults under load: how long until its streams fail,
+func signals(sig unix.Signal, parts ...string) func(*soak) {
+	return func(s *soak) { s.signal(sig, parts...) }
+}
+
+// goOn ends a SIGSTOP.
+func goOn(s *soak, _ *faulty) { s.signal(unix.SIGCONT, drvsock...) }
+
+// faults are in groups, each of which has a site and meets them one by one.
+var faults = [][]fault{
+	{
+		{name: "agent killed", begin: signals(unix.SIGKILL, "agent"), fails: soon, back: soon},
+		{name: "daemon killed", begin: signals(unix.SIGKILL, "daemon"), fails: soon, back: soon},
+		{name: "cut within a frame to the agent", tell: "cut up", fails: soon, back: soon},
+		{name: "cut within a frame from the agent", tell: "cut down", fails: soon, back: soon},
+		{name: "garbage to the agent", tell: "garbage up 1", fails: soon, back: soon},
+		{name: "garbage from the agent", tell: "garbage down 2", fails: soon, back: soon},
+	},
+	{
+		{name: "nothing moves for 6 s", tell: "stall both", hold: 6 * time.Second, end: func(_ *soak, f *faulty) { f.tell("stall both off") }},
+		{name: "agent stands still for 6 s", begin: signals(unix.SIGSTOP, "agent"), hold: 6 * time.Second, end: goOn},
+	},
+	{
+		{name: "30 ms and 2 MB/s each way", tell: "delay both 30ms", hold: 2 * time.Second,
+			end: func(_ *soak, f *faulty) { f.tell("rate both 2000000"); time.Sleep(2 * time.Second) }},
+	},
+	{{name: "nothing moves", tell: "stall both", fails: afterDead, back: backDead}},
+	{{name: "writes to the agent vanish", tell: "vanish up", fails: afterDead, back: backDead}},
+	{{name: "writes from the agent vanish", tell: "vanish down", fails: afterDead, back: backDead}},
+	{{name: "agent stands still", begin: signals(unix.SIGSTOP, "agent"), fails: afterDead, back: backDead}},
+	// As when a machine sleeps: all timers stand still.
+	{{name: "all stand still for 18 s", begin: signals(unix.SIGSTOP, drvsock...), hold: 18 * time.Second, end: goOn}},
+	{{name: "daemon stands still for 18 s", begin: signals(unix.SIGSTOP, "daemon"), hold: 18 * time.Second, end: goOn,
+		fails: afterDead, back: backDead}},
+}
+
+// TestFaults has links with faults under load: how long until their streams fail,
 // and until all routes are back, is bounded and told.
 func TestFaults(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes half a minute")
 	}
 	t.Parallel()
-	var mu sync.Mutex
-	rows := map[string]string{}
-	t.Run("all", func(t *testing.T) {
-		for i, fault := range faults {
-			t.Run(fault.name, func(t *testing.T) {
-				t.Parallel()
-				var f *faulty
-				s := startSoak(t, "light", func(s *site, agent string) string {
-					f = newFaulty(t, s.path("link.ctl"), 0)
-					return s.self + " link " + s.path("link.ctl") + " " + agent
-				})
-				s.say("go")
-				s.await(backDead, time.Now(), "the routes work")
-				began := time.Now()
-				if fault.begin != nil {
-					fault.begin(s)
-				} else {
-					f.tell(fault.tell)
-				}
-				after := time.Now()
-				if fault.hold > 0 {
-					select {
-					case <-time.After(fault.hold):
-						fault.end(s, f)
-						after = time.Now()
-					case <-s.alarm:
-						s.fail()
-					}
-				}
-				s.await(callBound+fault.back, after, "the routes are back")
-				met, fails, back := s.times(began, after)
-				mu.Lock()
-				rows[fmt.Sprintf("%02d", i)] = fmt.Sprintf("%-36s streams fail after %6.2f s, back after %6.2f s", fault.name, fails.Seconds(), back.Seconds())
-				mu.Unlock()
-				f.close()
-				s.finish(nil)
-				if len(s.never) > 0 {
-					t.Errorf("%+v", s.never)
-				}
-				if fault.fails == 0 {
-					for _, c := range s.cut {
-						t.Errorf("a connection failed: %+v", c)
-					}
-					return
-				}
-				if met < len(routes) {
-					t.Errorf("%d connections failed", met)
-				}
-				if fails > fault.fails {
-					t.Errorf("streams fail after %v, more than %v", fails, fault.fails)
-				}
-				if back > fault.back {
-					t.Errorf("the routes are back after %v, more than %v", back, fault.back)
-				}
+	for _, group := range faults {
+		t.Run(group[0].name, func(t *testing.T) {
+			t.Parallel()
+			var f *faulty
+			s := startSoak(t, "light", func(s *site, agent string) string {
+				f = newFaulty(t, s.path("link.ctl"), 0)
+				return s.peer + " link " + s.path("link.ctl") + " " + agent
 			})
+			s.say("go")
+			for _, fault := range group {
+				s.await(backDead, time.Now(), "the routes work")
+				// An agent that dies in its first second can't live, as the daemon
+				// sees it. And streams shall be on their way.
+				time.Sleep(1500 * time.Millisecond)
+				s.meet(f, fault)
+			}
+			f.close()
+			s.finish(nil)
+			if len(s.never) > 0 {
+				t.Errorf("%+v", s.never)
+			}
+		})
+	}
+}
+
+// meet has a fault happen and compares what follows with what may.
+func (s *soak) meet(f *faulty, fault fault) {
+	t := s.t
+	t.Helper()
+	began := time.Now()
+	if fault.begin != nil {
+		fault.begin(s)
+	} else {
+		f.tell(fault.tell)
+	}
+	after := time.Now()
+	if fault.hold > 0 {
+		select {
+		case <-time.After(fault.hold):
+			fault.end(s, f)
+			after = time.Now()
+		case <-s.alarm:
+			s.fail()
 		}
-	})
-	for i := range faults {
-		t.Log(rows[fmt.Sprintf("%02d", i)])
+	}
+	s.await(part.CallBound+fault.back, after, "the routes are back after: "+fault.name)
+	met, fails, back := s.times(began, after)
+	t.Logf("%-36s %3d connections fail after %5.2f s, all works after %5.2f s", fault.name, met, fails.Seconds(), back.Seconds())
+	switch {
+	case fault.fails == 0 && met > 0:
+		t.Errorf("%s: %d connections failed", fault.name, met)
+	case fault.fails == 0:
+	case met < len(routes):
+		t.Errorf("%s: only %d connections failed", fault.name, met)
+	case fails > fault.fails:
+		t.Errorf("%s: connections fail after %v, more than %v", fault.name, fails, fault.fails)
+	case back > fault.back:
+		t.Errorf("%s: the routes are back after %v, more than %v", fault.name, back, fault.back)
 	}
 }
 
@@ -219,9 +232,9 @@ func (s *soak) times(began, after time.Time) (met int, fails, back time.Duration
 	defer s.mu.Unlock()
 	for _, r := range routes {
 		for _, c := range s.cut {
-			if c.Route == r && c.Start.Before(began) {
+			if c.Route == r && c.Start.Before(began) && c.End.After(began) {
 				met++
-				if c.Kind != idle { // whose client may just not look
+				if c.Kind != part.Idle { // whose client may just not look
 					fails = max(fails, c.End.Sub(began))
 				}
 			}
@@ -245,7 +258,7 @@ func TestDumbLink(t *testing.T) {
 	t.Parallel()
 	s := newSite(t, func(s *site, agent string) string {
 		newFaulty(t, s.path("link.ctl"), 1)
-		return s.self + " link " + s.path("link.ctl") + " " + agent
+		return s.peer + " link " + s.path("link.ctl") + " " + agent
 	})
 	began := time.Now()
 	_, err := s.try("up", "--wait")

@@ -10,6 +10,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"drvsock/test/soak/part"
 )
 
 // backBound is how long after a kill a route may fail, if no other of its
@@ -51,13 +53,13 @@ type ledger struct {
 	mu       sync.Mutex
 	kills    []kill
 	well     map[string][]span // by route
-	cut      []report
-	served   []report       // by the server in drvsock run, and cut
+	cut      []part.Report
+	served   []part.Report  // by the server in drvsock run, and cut
 	stopping bool           // the load stops, which cuts idle connections
 	ends     map[string]int // how connections came out, by route or server and outcome
 	conns    map[string]int
 	bytes    map[string]int64
-	never    []report // what must never happen
+	never    []part.Report // what must never happen
 	alarm    chan struct{}
 }
 
@@ -70,7 +72,7 @@ func newLedger() *ledger {
 
 // line takes what a program says; false if it is no report.
 func (l *ledger) line(s string) bool {
-	var r report
+	var r part.Report
 	if !strings.HasPrefix(s, "{") || json.Unmarshal([]byte(s), &r) != nil {
 		return false
 	}
@@ -91,7 +93,7 @@ func (l *ledger) line(s string) bool {
 		switch {
 		case slices.Contains(routes, r.Route):
 			l.cut = append(l.cut, r)
-		case r.Route == "run-server" && !(l.stopping && r.Kind == idle):
+		case r.Route == "run-server" && !(l.stopping && r.Kind == part.Idle):
 			l.served = append(l.served, r)
 		}
 	}
@@ -156,14 +158,14 @@ func (l *ledger) unexcused() (bad []string) {
 
 // explained tells whether one of the victims was killed during the life of c, or
 // as long before as is given.
-func (l *ledger) explained(c report, before time.Duration, who func(victim string) bool) bool {
+func (l *ledger) explained(c part.Report, before time.Duration, who func(victim string) bool) bool {
 	return slices.ContainsFunc(l.kills, func(k kill) bool {
 		return who(k.victim) && k.at.After(c.Start.Add(-before)) && k.at.Before(c.End.Add(slack))
 	})
 }
 
 // around says when a connection was, and the kills before its end.
-func (l *ledger) around(c report) string {
+func (l *ledger) around(c part.Report) string {
 	s := fmt.Sprintf("it was from %s for %v;", c.Start.Format("05.000"), c.End.Sub(c.Start))
 	for _, k := range l.kills {
 		if d := c.End.Sub(k.at); d > -slack && d < 3*time.Second {

@@ -29,7 +29,7 @@ type site struct {
 	t    *testing.T
 	dir  string
 	env  []string
-	self string
+	peer string   // the programs
 	own  []string // files that a test has put into dir
 }
 
@@ -38,13 +38,8 @@ type site struct {
 func newSite(t *testing.T, link func(s *site, agent string) string) *site {
 	t.Helper()
 	r := rig.New(t, rig.Options{})
-	s := &site{Rig: r, t: t, dir: rig.Dir(t)}
-	self, err := os.Executable()
-	if err != nil {
-		t.Fatal(err)
-	}
-	s.self = self
-	s.env = []string{"XDG_RUNTIME_DIR=" + filepath.Join(s.dir, "run"), "XDG_CONFIG_HOME=" + filepath.Join(s.dir, "config"), roleVar + "=1"}
+	s := &site{Rig: r, t: t, dir: rig.Dir(t), peer: rig.Go(t, "drvsock/test/soak/peer")}
+	s.env = []string{"XDG_RUNTIME_DIR=" + filepath.Join(s.dir, "run"), "XDG_CONFIG_HOME=" + filepath.Join(s.dir, "config")}
 	for _, d := range []string{"run", "config", "config/drvsock"} {
 		if err := os.Mkdir(filepath.Join(s.dir, d), 0o700); err != nil {
 			t.Fatal(err)
@@ -86,9 +81,9 @@ func (s *site) guest(argv ...string) *exec.Cmd {
 	return cmd
 }
 
-// host is a program of the host's, one of this binary's.
+// host is a program of the host's, one of ours.
 func (s *site) host(argv ...string) *exec.Cmd {
-	cmd := s.OnHost(append([]string{s.self}, argv...)...)
+	cmd := s.OnHost(append([]string{s.peer}, argv...)...)
 	cmd.Env = append(cmd.Env, s.env...)
 	return cmd
 }
@@ -132,7 +127,7 @@ func (s *site) status() (*control.Status, error) {
 	return st, err
 }
 
-// programs lists the processes of this binary that began with the words given.
+// programs lists the programs of ours that began with the words given.
 func (s *site) programs(words ...string) []int {
 	return slices.DeleteFunc(s.Processes(), func(pid int) bool {
 		b, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))

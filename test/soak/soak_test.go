@@ -3,6 +3,7 @@
 package soak
 
 import (
+	"flag"
 	"fmt"
 	"math/rand/v2"
 	"os"
@@ -18,7 +19,14 @@ import (
 	"golang.org/x/sys/unix"
 
 	"drvsock/internal/control"
+	"drvsock/test/rig"
+	"drvsock/test/soak/part"
 )
+
+func TestMain(m *testing.M) {
+	_ = flag.Set("test.parallel", "20") // most of them wait most of the time
+	rig.Main(m)
+}
 
 // Environment of the soak: how long, and what begins the row of its victims.
 const (
@@ -40,7 +48,7 @@ var weights = []struct {
 type soak struct {
 	*site
 	*ledger
-	kept  map[string]*kept
+	kept  map[string]*part.Kept
 	began sync.Map // words of programs that have begun, by name
 }
 
@@ -91,9 +99,9 @@ func TestSoak(t *testing.T) {
 
 // startSoak starts all programs, which wait for the word "go".
 func startSoak(t *testing.T, lanes string, link func(s *site, agent string) string) *soak {
-	s := &soak{site: newSite(t, link), ledger: newLedger(), kept: map[string]*kept{}}
+	s := &soak{site: newSite(t, link), ledger: newLedger(), kept: map[string]*part.Kept{}}
 	program := func(name string, command func() *exec.Cmd) {
-		s.kept[name] = keep(func(l string) {
+		s.kept[name] = part.Keep(func(l string) {
 			if !s.line(l) {
 				s.began.Store(name+" "+l, true)
 			}
@@ -101,15 +109,15 @@ func startSoak(t *testing.T, lanes string, link func(s *site, agent string) stri
 	}
 	s.do("up", "--wait")
 	program("host-server", func() *exec.Cmd { return s.host("serve", "host-server", "h.sock") })
-	program("guest-server", func() *exec.Cmd { return s.guest(s.self, "serve", "guest-server", s.path("g.sock")) })
+	program("guest-server", func() *exec.Cmd { return s.guest(s.peer, "serve", "guest-server", s.path("g.sock")) })
 	program("run", func() *exec.Cmd {
-		return s.guest(s.Bin, "run", "--", s.self, "nurse",
+		return s.guest(s.Bin, "run", "--", s.peer, "nurse",
 			"serve", "run-server", "n.sock", "--", "load", "run-client", lanes, "up=h.sock")
 	})
 	program("host-client", func() *exec.Cmd { return s.host("load", "host-client", lanes, "down=n.sock", "fdown=fdown.sock") })
-	program("guest-client", func() *exec.Cmd { return s.guest(s.self, "load", "guest-client", lanes, "fup="+s.path("fup.sock")) })
+	program("guest-client", func() *exec.Cmd { return s.guest(s.peer, "load", "guest-client", lanes, "fup="+s.path("fup.sock")) })
 	for _, w := range []string{"host-server listening", "guest-server listening", "run listening", "run ready", "host-client ready", "guest-client ready"} {
-		until(s.t, callBound, w, func() bool { _, ok := s.began.Load(w); return ok })
+		until(s.t, part.CallBound, w, func() bool { _, ok := s.began.Load(w); return ok })
 	}
 	return s
 }
@@ -117,7 +125,7 @@ func startSoak(t *testing.T, lanes string, link func(s *site, agent string) stri
 // say says a word to all programs.
 func (s *soak) say(word string) {
 	for _, k := range s.kept {
-		k.say(word)
+		k.Say(word)
 	}
 }
 
@@ -201,13 +209,13 @@ func (s *soak) stop() {
 	s.mu.Unlock()
 	s.say("stop")
 	for _, w := range []string{"run stopped", "host-client stopped", "guest-client stopped"} {
-		for limit := time.Now().Add(2 * callBound); ; time.Sleep(20 * time.Millisecond) {
+		for limit := time.Now().Add(2 * part.CallBound); ; time.Sleep(20 * time.Millisecond) {
 			if _, ok := s.began.Load(w); ok {
 				break
 			}
 			if time.Now().After(limit) {
 				s.hung()
-				s.t.Fatalf("not within %v: %s", 2*callBound, w)
+				s.t.Fatalf("not within %v: %s", 2*part.CallBound, w)
 			}
 		}
 	}
@@ -247,7 +255,7 @@ func (s *soak) finish(before map[string]int) {
 		s.compare(before)
 	}
 	for _, name := range []string{"guest-client", "host-client", "run", "guest-server", "host-server"} {
-		if !s.kept[name].end(callBound) {
+		if !s.kept[name].End(part.CallBound) {
 			t.Errorf("%s does not end", name)
 		}
 	}

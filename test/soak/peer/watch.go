@@ -1,6 +1,4 @@
-//go:build linux
-
-package soak
+package main
 
 import (
 	"encoding/json"
@@ -14,29 +12,14 @@ import (
 	"sync/atomic"
 	"syscall"
 	"time"
+
+	"drvsock/test/soak/part"
 )
-
-// callBound is what no call of a program may take. A new link's hello may take
-// 15 s, and a dead peer is noticed as late.
-const callBound = 25 * time.Second
-
-// A report is what a program says of one connection, as a line on its stdout.
-type report struct {
-	Route string    // which way it went
-	Kind  byte      // of its plan
-	Start time.Time // of its connect
-	End   time.Time
-	What  string // "ok", "short", an errno, "wrong" or "stuck"
-	Half  bool   `json:",omitempty"` // the program had ended its direction
-	Text  string `json:",omitempty"`
-	Conns int    `json:",omitempty"` // with ok: connections since the last report of this route
-	Bytes int64  `json:",omitempty"` // with ok: bytes of theirs, both ways
-}
 
 var tellLock sync.Mutex
 
 // tell says how a connection came out that err ended.
-func tell(r report, err error) {
+func tell(r part.Report, err error) {
 	r.What = outcome(err)
 	if r.What == "wrong" {
 		r.Text = err.Error()
@@ -44,7 +27,7 @@ func tell(r report, err error) {
 	write(r)
 }
 
-func write(r report) {
+func write(r part.Report) {
 	b, _ := json.Marshal(r)
 	say("%s", b)
 }
@@ -101,11 +84,11 @@ func (w *watch) look() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for c := range w.calls {
-		if d := time.Since(c.since); d > callBound && !c.told {
+		if d := time.Since(c.since); d > part.CallBound && !c.told {
 			c.told = true
 			b := make([]byte, 1<<20)
 			fmt.Fprintf(os.Stderr, "%s takes %v already\n%s\n", c.what, d, b[:runtime.Stack(b, true)])
-			write(report{Route: c.what, Start: c.since, End: time.Now(), What: "stuck"})
+			write(part.Report{Route: c.what, Start: c.since, End: time.Now(), What: "stuck"})
 		}
 	}
 }

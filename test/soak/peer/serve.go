@@ -1,6 +1,4 @@
-//go:build linux
-
-package soak
+package main
 
 import (
 	"fmt"
@@ -9,6 +7,8 @@ import (
 	"net"
 	"os"
 	"time"
+
+	"drvsock/test/soak/part"
 )
 
 // serve is a program that serves what clients plan at the socket name, until its
@@ -39,7 +39,7 @@ func serve(args []string) error {
 			wc := w.conn(c)
 			p, err := serveOne(wc)
 			if err != nil {
-				tell(report{Route: args[0], Kind: p.kind, Half: wc.half.Load(), Start: began, End: time.Now()}, err)
+				tell(part.Report{Route: args[0], Kind: p.kind, Half: wc.half.Load(), Start: began, End: time.Now()}, err)
 			}
 		}()
 	}
@@ -51,7 +51,7 @@ func serveOne(c halfCloser) (plan, error) {
 		return p, err
 	}
 	switch p.kind {
-	case talk:
+	case part.Talk:
 		if _, err := receive(c, p.seed, p.up); err != nil {
 			return p, err
 		}
@@ -61,10 +61,10 @@ func serveOne(c halfCloser) (plan, error) {
 			}
 		}
 		return p, send(c, ^p.seed, p.down, full)
-	case stream:
+	case part.Stream:
 		_, err := both(c, p.seed, p.up, ^p.seed, p.down)
 		return p, err
-	case idle:
+	case part.Idle:
 		for i := range p.up {
 			if _, err := receiveAt(c, p.seed, i); err != nil {
 				return p, err

@@ -1,6 +1,4 @@
-//go:build linux
-
-package soak
+package main
 
 import (
 	"bufio"

@@ -1,6 +1,4 @@
-//go:build linux
-
-package soak
+package main
 
 import (
 	"bufio"
@@ -14,12 +12,14 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"drvsock/test/soak/part"
 )
 
 // Lanes of each route: how many connections of each kind are open at a time.
 var lanes = map[string]map[byte]int{
-	"full":  {talk: 4, stream: 2, idle: 6},
-	"light": {talk: 1, stream: 1, idle: 2},
+	"full":  {part.Talk: 4, part.Stream: 2, part.Idle: 6},
+	"light": {part.Talk: 1, part.Stream: 1, part.Idle: 2},
 }
 
 // A load is a program that uses routes until its stdin says stop.
@@ -87,11 +87,11 @@ func (l *load) lane(r *route, kind byte) {
 		default:
 		}
 		start := time.Now()
-		n, half, err := l.once(r, newPlan(kind))
+		n, half, err := l.once(r, l.plan(kind))
 		switch {
 		case err == nil || errors.Is(err, errStopped):
 			r.well(start, n)
-			if kind == talk && (l.light || rand.IntN(8) == 0) {
+			if kind == part.Talk && (l.light || rand.IntN(8) == 0) {
 				l.sleep(rand.N(20 * time.Millisecond))
 			}
 		default:
@@ -99,7 +99,7 @@ func (l *load) lane(r *route, kind byte) {
 			r.mu.Lock()
 			r.failed = true
 			r.mu.Unlock()
-			tell(report{Route: r.name, Kind: kind, Half: half, Start: start, End: time.Now()}, err)
+			tell(part.Report{Route: r.name, Kind: kind, Half: half, Start: start, End: time.Now()}, err)
 			// Who has nothing to talk to tries again soon, but does nothing else.
 			l.sleep(20*time.Millisecond + rand.N(30*time.Millisecond))
 		}
@@ -116,7 +116,7 @@ func (r *route) well(start time.Time, n int64) {
 	if !r.failed && time.Since(r.told) < 20*time.Millisecond {
 		return
 	}
-	write(report{Route: r.name, Start: start, End: time.Now(), What: "ok", Conns: r.conns, Bytes: r.bytes.Swap(0)})
+	write(part.Report{Route: r.name, Start: start, End: time.Now(), What: "ok", Conns: r.conns, Bytes: r.bytes.Swap(0)})
 	r.told, r.conns, r.failed = time.Now(), 0, false
 }
 
@@ -127,16 +127,19 @@ func (l *load) sleep(d time.Duration) {
 	}
 }
 
-// newPlan is one of a kind.
-func newPlan(kind byte) plan {
+// plan is one of a kind.
+func (l *load) plan(kind byte) plan {
 	size := func(bits int) int64 { return rand.Int64N(1 << uint(rand.IntN(bits+1))) }
 	p := plan{kind: kind, seed: rand.Uint64(), half: rand.IntN(2) == 0}
 	switch kind {
-	case talk:
+	case part.Talk:
 		p.up, p.down = size(18), size(18)
-	case stream:
+	case part.Stream:
 		p.up, p.down = size(22), size(22)
-	case idle:
+		if l.light { // so that one is always open
+			p.up, p.down = 4<<20, 4<<20
+		}
+	case part.Idle:
 		p.up = 1 + rand.Int64N(30)
 	}
 	return p
@@ -167,7 +170,7 @@ func (l *load) once(r *route, p plan) (n int64, half bool, err error) {
 
 func (l *load) use(c halfCloser, p plan) (n int64, err error) {
 	switch p.kind {
-	case talk:
+	case part.Talk:
 		if err := send(c, p.seed, p.up, full); err != nil {
 			return 0, err
 		}
@@ -179,11 +182,11 @@ func (l *load) use(c halfCloser, p plan) (n int64, err error) {
 		if n, err = receive(c, ^p.seed, p.down); err == nil {
 			n, err = n+p.up, ended(c)
 		}
-	case stream:
+	case part.Stream:
 		if n, err = both(c, ^p.seed, p.down, p.seed, p.up); err == nil {
 			n += p.up
 		}
-	case idle:
+	case part.Idle:
 		for i := range p.up {
 			if err = sendAt(c, p.seed, i); err == nil {
 				_, err = receiveAt(c, ^p.seed, i)

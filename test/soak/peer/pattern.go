@@ -1,6 +1,4 @@
-//go:build linux
-
-package soak
+package main
 
 import (
 	"bytes"
@@ -8,6 +6,8 @@ import (
 	"fmt"
 	"io"
 	"net"
+
+	"drvsock/test/soak/part"
 )
 
 // fill fills p with the bytes of the pattern seed from the offset off on.
@@ -42,13 +42,6 @@ func check(p, scratch []byte, seed uint64, off int64) error {
 	tail := func(b []byte) []byte { return b[i:min(i+16, len(b))] }
 	return wrong{fmt.Sprintf("at %d of pattern %#x: got %x, want %x", off+int64(i), seed, tail(p), tail(want))}
 }
-
-// The ways to use a connection. The client begins and says which.
-const (
-	talk   = iota + 1 // a request, then an answer, then the end
-	stream            // both ways at once, then the end of each
-	idle              // a byte and its answer now and then
-)
 
 // plan is the first thing that a client sends. Patterns of the two directions
 // are seed and ^seed.
@@ -86,7 +79,7 @@ func (plan) sum(b []byte) (s uint32) {
 func readPlan(c net.Conn) (p plan, err error) {
 	b := make([]byte, planSize)
 	if n, err := io.ReadFull(c, b); err != nil {
-		if n > 0 && (b[0] < talk || b[0] > idle) {
+		if n > 0 && (b[0] < part.Talk || b[0] > part.Idle) {
 			err = wrong{fmt.Sprintf("a plan that begins with %x", b[:n])}
 		}
 		return p, err
