@@ -76,6 +76,9 @@ func (f *faulty) tell(line string) {
 }
 
 func (f *faulty) tellLocked(line string) {
+	if f.conn == nil {
+		return
+	}
 	_ = f.conn.SetDeadline(time.Now().Add(10 * time.Second))
 	_, err := io.WriteString(f.conn, line+"\n")
 	if err == nil {

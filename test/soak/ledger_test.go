@@ -22,13 +22,14 @@ const backBound = 15 * time.Second
 // slack is what times of different processes may be apart.
 const slack = 100 * time.Millisecond
 
-// Victims, and the routes that fail when they are killed. The first four are
-// parts of drvsock, the others programs at its ends.
+// Victims, and the routes that fail when they are killed. The first five
+// are parts of drvsock and its link, the others programs at its ends.
 var victims = map[string][]string{
 	"agent":        {"up", "down", "fup", "fdown"},
 	"daemon":       {"up", "down", "fup", "fdown"},
 	"supervisor":   {"up", "down"},
 	"front":        {"up", "down"},
+	"link":         {"up", "down", "fup", "fdown"},
 	"host-server":  {"up", "fup"},
 	"run-server":   {"down"},
 	"guest-server": {"fdown"},
@@ -93,6 +94,9 @@ func (l *ledger) line(s string) bool {
 		switch {
 		case slices.Contains(routes, r.Route):
 			l.cut = append(l.cut, r)
+		case r.Route == "run-server" && r.Kind == 0:
+			// Lost before the program accepted it, which is when the kernel has no
+			// way to reset it, and nothing had come yet.
 		case r.Route == "run-server" && !(l.stopping && r.Kind == part.Idle):
 			l.served = append(l.served, r)
 		}

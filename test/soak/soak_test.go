@@ -39,7 +39,7 @@ var weights = []struct {
 	victim string
 	n      int
 }{
-	{"agent", 8}, {"daemon", 6}, {"supervisor", 1}, {"front", 1},
+	{"agent", 8}, {"daemon", 6}, {"supervisor", 1}, {"front", 1}, {"link", 6},
 	{"host-server", 3}, {"run-server", 3}, {"guest-server", 3},
 	{"run-client", 2}, {"host-client", 2}, {"guest-client", 2},
 }
@@ -74,7 +74,11 @@ func TestSoak(t *testing.T) {
 	}
 	t.Logf("%s=%v %s=%d", durationVar, duration, seedVar, seed)
 	rng := rand.New(rand.NewPCG(seed, 1))
-	s := startSoak(t, "full", nil)
+	var f *faulty
+	s := startSoak(t, "full", func(s *site, agent string) string {
+		f = newFaulty(t, s.path("link.ctl"), 0)
+		return s.peer + " link " + s.path("link.ctl") + " " + agent
+	})
 	// What is made once is made by the first load.
 	s.say("go")
 	s.await(2*backBound, time.Now(), "the routes work")
@@ -90,9 +94,10 @@ func TestSoak(t *testing.T) {
 	end := time.Now().Add(duration)
 	calm := end.Add(-duration / 3)
 	for s.pause(rng) && time.Now().Before(end) {
-		s.kill(rng, time.Now().Before(calm))
+		s.kill(rng, f, time.Now().Before(calm))
 	}
 	s.await(2*backBound, time.Now(), "the routes are back")
+	f.close()
 	s.finish(before)
 	s.judge()
 }
@@ -161,13 +166,17 @@ func (s *soak) pause(rng *rand.Rand) bool {
 }
 
 // kill kills a random victim, of all or but daemon and run.
-func (s *soak) kill(rng *rand.Rand, all bool) {
+func (s *soak) kill(rng *rand.Rand, f *faulty, all bool) {
 	victim := s.choose(rng)
 	for !all && slices.Contains([]string{"daemon", "supervisor", "front"}, victim) ||
 		// One that dies in its first second can't live, as the daemon sees it, and
 		// several such let it wait. Most get longer.
-		victim == "agent" && s.since("agent", "daemon") < 2*time.Second && rng.IntN(6) > 0 {
+		slices.Contains([]string{"agent", "link"}, victim) && s.since("agent", "daemon", "link") < 2*time.Second && rng.IntN(6) > 0 {
 		victim = s.choose(rng)
+	}
+	if victim == "link" {
+		s.spoil(rng, f)
+		return
 	}
 	var pids []int
 	switch kind, _, _ := strings.Cut(victim, "-"); {
@@ -181,6 +190,25 @@ func (s *soak) kill(rng *rand.Rand, all bool) {
 	for _, pid := range pids {
 		s.killed(victim)
 		_ = unix.Kill(pid, unix.SIGKILL) // it may have ended, as its parent was killed
+	}
+}
+
+// spoil has the link fail, or stand still for a while, which loses nothing.
+func (s *soak) spoil(rng *rand.Rand, f *faulty) {
+	way := []string{"up", "down"}[rng.IntN(2)]
+	switch rng.IntN(4) {
+	case 0:
+		s.killed("link")
+		f.tell("cut " + way)
+	case 1:
+		s.killed("link")
+		f.tell(fmt.Sprintf("garbage %s %d", way, rng.Uint64()))
+	case 2:
+		f.tell("stall " + way)
+		time.Sleep(time.Duration(rng.Int64N(int64(3 * time.Second))))
+		f.tell("stall " + way + " off")
+	case 3:
+		f.tell(fmt.Sprintf("delay %s %dms", way, rng.IntN(20)))
 	}
 }
 
