@@ -242,11 +242,7 @@ func rememberPeer(tid, fd, c int) peer {
 // receive queue gives its peer ECONNRESET (unix_release_sock). So a byte is put
 // into our queue, from the program's own socket if that is still where it was.
 func (c *conn) Abort() {
-	p, ok := c.end()
-	if !ok {
-		return
-	}
-	fd, ok := p.socketAt()
+	fd, ok := c.end()
 	if !ok {
 		return
 	}

@@ -12,37 +12,53 @@ import (
 	"drvsock/internal/seccomp"
 )
 
-// rescanAfter is how long a look at the tree's descriptors is good for, so that
-// many connections which fail together cost one look.
-const rescanAfter = 100 * time.Millisecond
+// Looks at the tree's descriptors take at most a fifth of the time, in which what
+// asks waits for the next, at most rescanAfter: so many connections which fail
+// together cost one look.
+const (
+	lookShare   = 5
+	rescanAfter = 100 * time.Millisecond
+)
 
 // ends finds the descriptor of a program's end of a connection that it
 // accepted, a call which the supervisor has no part in. It is only needed when
 // a connection fails, so nothing is kept for those that don't.
 var ends struct {
 	mu      sync.Mutex
-	looked  time.Time
+	began   time.Time // when the last look did
+	took    time.Duration
 	sockets map[uint64]peer // by inode
 }
 
-// findEnd finds the program's end of the connection whose other end is the
-// socket with the inode own.
-func findEnd(own uint64) (peer, bool) {
+// findEnd copies the program's end of the connection whose other end is the
+// socket with the inode own, false if no program of the tree has it. What an
+// earlier look found is good as long as it is there; only one that began after the
+// call can say that there is none, since connections are accepted at any time.
+func findEnd(own uint64) (fd int, ok bool) {
+	asked := time.Now()
 	i, err := peerOf(own)
 	if err != nil || i == 0 { // 0: not accepted yet
-		return peer{}, false
+		return -1, false
 	}
 	inode := uint64(i)
 	ends.mu.Lock()
 	defer ends.mu.Unlock()
-	p, ok := ends.sockets[inode]
-	if !ok && time.Since(ends.looked) > rescanAfter {
-		ends.sockets = map[uint64]peer{}
-		socketsBelow(os.Getpid(), ends.sockets, 0)
-		ends.looked = time.Now()
-		p, ok = ends.sockets[inode]
+	if p, ok := ends.sockets[inode]; ok {
+		if fd, ok := p.socketAt(); ok {
+			return fd, true
+		}
 	}
-	return p, ok
+	if ends.began.After(asked) {
+		return -1, false
+	}
+	time.Sleep(time.Until(ends.began.Add(min(lookShare*ends.took, rescanAfter))))
+	ends.began, ends.sockets = time.Now(), map[uint64]peer{}
+	socketsBelow(os.Getpid(), ends.sockets, 0)
+	ends.took = time.Since(ends.began)
+	if p, ok := ends.sockets[inode]; ok {
+		return p.socketAt()
+	}
+	return -1, false
 }
 
 // maxDepth bounds the generations of a tree that are looked at.
@@ -98,11 +114,13 @@ func socketsOf(pid int, into map[uint64]peer) {
 	}
 }
 
-// end is where the program's end of the connection is: known since it called
-// connect, or looked for.
-func (c *conn) end() (peer, bool) {
+// end copies the program's end of the connection: from where it was when it
+// called connect, if it still is there, or from where it is found.
+func (c *conn) end() (fd int, ok bool) {
 	if c.peer.inode != 0 {
-		return c.peer, true
+		if fd, ok := c.peer.socketAt(); ok {
+			return fd, true
+		}
 	}
 	return findEnd(c.own)
 }

@@ -1,23 +1,35 @@
 package supervise
 
 import (
+	"bufio"
+	"io"
 	"os"
 	"os/exec"
 	"testing"
-	"time"
 
 	"golang.org/x/sys/unix"
 )
 
-// TestFindEnd gives one end of a connection to a child of a child and finds it
-// there, and not once it is gone.
-func TestFindEnd(t *testing.T) {
+// given is a connection of which a program that a child of ours started has one
+// end, as its descriptor 3.
+type given struct {
+	own, other uint64 // inodes
+	fd         int    // ours
+	in         io.WriteCloser
+	out        *bufio.Reader
+	cmd        *exec.Cmd
+}
+
+// give starts a program by a shell that runs script.
+func give(t *testing.T, script string) *given {
+	t.Helper()
 	p, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer unix.Close(p[0])
+	t.Cleanup(func() { _ = unix.Close(p[0]) })
 	theirs := os.NewFile(uintptr(p[1]), "theirs")
+	defer theirs.Close()
 	var own, other unix.Stat_t
 	if err := unix.Fstat(p[0], &own); err != nil {
 		t.Fatal(err)
@@ -28,38 +40,77 @@ func TestFindEnd(t *testing.T) {
 	if i, err := peerOf(own.Ino); err != nil || uint64(i) != other.Ino {
 		t.Skipf("no sock_diag for AF_UNIX: %d, %v", i, err)
 	}
-	cmd := exec.CommandContext(t.Context(), "sh", "-c", "cat <&3 >/dev/null & exec cat 3<&-")
-	cmd.ExtraFiles = []*os.File{theirs}
-	in, err := cmd.StdinPipe()
-	if err == nil {
-		err = cmd.Start()
-	}
-	theirs.Close()
+	g := &given{own: own.Ino, other: other.Ino, fd: p[0], cmd: exec.CommandContext(t.Context(), "sh", "-c", script)}
+	g.cmd.ExtraFiles = []*os.File{theirs}
+	g.in, err = g.cmd.StdinPipe()
 	if err != nil {
 		t.Fatal(err)
 	}
-	found := func() bool {
-		time.Sleep(rescanAfter + 10*time.Millisecond)
-		end, ok := findEnd(own.Ino)
-		if !ok {
-			return false
-		}
-		fd, ok := end.socketAt()
-		if ok {
-			_ = unix.Close(fd)
-		}
-		return ok && end.inode == other.Ino
+	out, err := g.cmd.StdoutPipe()
+	if err == nil {
+		err = g.cmd.Start()
 	}
-	if !found() {
+	if err != nil {
+		t.Fatal(err)
+	}
+	g.out = bufio.NewReader(out)
+	t.Cleanup(func() {
+		_ = g.in.Close()
+		_ = g.cmd.Wait()
+	})
+	return g
+}
+
+func (g *given) found() bool {
+	fd, ok := findEnd(g.own)
+	if !ok {
+		return false
+	}
+	defer unix.Close(fd)
+	var st unix.Stat_t
+	return unix.Fstat(fd, &st) == nil && st.Ino == g.other
+}
+
+// TestFindEnd finds the other end in a child of a child, and not once it is gone.
+func TestFindEnd(t *testing.T) {
+	g := give(t, "cat <&3 >/dev/null & exec cat 3<&-")
+	if !g.found() {
 		t.Error("the other end is not found")
 	}
 	// Ends the inner program, then the outer one.
-	if err := unix.Shutdown(p[0], unix.SHUT_WR); err != nil {
+	if err := unix.Shutdown(g.fd, unix.SHUT_WR); err != nil {
 		t.Error(err)
 	}
-	in.Close()
-	_ = cmd.Wait()
-	if found() {
+	g.in.Close()
+	_ = g.cmd.Wait()
+	if g.found() {
 		t.Error("the other end is found in a program that ended")
+	}
+}
+
+// TestFindEndAtOnce finds ends that came up right after others were looked for.
+func TestFindEndAtOnce(t *testing.T) {
+	for i := range 5 {
+		if !give(t, "exec cat").found() {
+			t.Errorf("end %d is not found", i)
+		}
+	}
+}
+
+// TestFindMovedEnd finds an end again whose program has given it another
+// number.
+func TestFindMovedEnd(t *testing.T) {
+	g := give(t, "read x; exec 5<&3 3<&-; echo moved; exec cat")
+	if !g.found() {
+		t.Error("the other end is not found")
+	}
+	if _, err := io.WriteString(g.in, "move\n"); err != nil {
+		t.Fatal(err)
+	}
+	if s, err := g.out.ReadString('\n'); s != "moved\n" {
+		t.Fatal(s, err)
+	}
+	if !g.found() {
+		t.Error("the other end is not found after it was moved")
 	}
 }

@@ -309,3 +309,24 @@ func TestBackWithCall(t *testing.T) {
 		}
 	}
 }
+
+// TestResetsInARow has connections that the guest accepted reset one right after
+// the other: each is a reset to its program, as natively.
+func TestResetsInARow(t *testing.T) {
+	r := newRig(t, 0)
+	host := rig.StartProbe(t, r.OnHost(rig.ProbeProgram(t)))
+	guest := rig.StartProbe(t, r.Run(rig.ProbeProgram(t)))
+	for _, l := range []string{"umask 0", "socket 6 stream", "bind 6 n", "listen 6 5"} {
+		guest.Want("ok", "%s", l)
+	}
+	for range 10 {
+		host.Want("ok", "socket 8 stream")
+		host.Want("ok", "connect 8 n")
+		guest.Want("ok len=2", "accept 6 9")
+		guest.Want("ok 2", "send 9 xy")
+		host.Want("ok 1 x", "recv 8 1") // and leaves one
+		host.Want("ok", "close 8")
+		guest.Want("ECONNRESET", "recv 9 4")
+		guest.Want("ok", "close 9")
+	}
+}
