@@ -21,6 +21,7 @@ var requests = []Request{
 	{Kind: KindBind, Path: []byte(`\\.\pipe\x`), Network: NetPipe, Replace: true, Message: true, Access: []byte("BOX\\bob\nS-1-1-0\n")},
 	{Kind: KindAccepted, From: 9, Caller: Caller{PID: 12, Program: "putty.exe", User: `BOX\alice`}},
 	{Kind: 200},
+	{Kind: KindLink, Path: []byte("{8f2e1d0c-1111-4222-8333-444455556666}"), Secret: bytes.Repeat([]byte{7}, SecretSize)},
 }
 
 var hellos = []Hello{
@@ -100,6 +101,8 @@ func TestRefused(t *testing.T) {
 		{"request", "\x01\x00\x01\x05\x02\x00\x01x\x04\x00\x04\x00\x00\x00\x00", "is zero"},
 		{"request", "\x01\x00\x01\x05\x02\x00\x01x\x04\x00\x02\x00\x01", "want 4"},
 		{"request", "\x01\x00\x01\x05\x02\x00\x01x\x07\x00\x01\x02", "want 1"},
+		{"request", "\x01\x00\x01\x07", "secret of 0 bytes, want 32"},
+		{"request", "\x01\x00\x01\x07\x13\x00\x02xx", "secret of 2 bytes, want 32"},
 		{"request", "\x00\x00\x00", "field 0 after field 0"},
 		{"answer", "\x01\x00\x01\x04", "limit 3"},
 		{"answer", "\x02\x00\x08\x00\x00\x00\x00\x00\x00\x00\x01", "size without"},

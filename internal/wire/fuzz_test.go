@@ -71,7 +71,7 @@ func FuzzRequest(f *testing.F) {
 			return
 		}
 		got, err := r.Append(nil)
-		if want := known(b, requestUser); err != nil || !bytes.Equal(got, want) {
+		if want := known(b, requestSecret); err != nil || !bytes.Equal(got, want) {
 			t.Errorf("request %q came back as %q, %v", want, got, err)
 		}
 	})

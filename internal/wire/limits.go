@@ -22,6 +22,7 @@ const (
 	MaxText    = 1024     // sentence of a refusal
 	MaxBuild   = 128      // build in a hello
 	MaxSystem  = 32       // OS and Arch in a hello
+	SecretSize = 32       // secret of a link's transport, exactly
 
 	MaxWindow  = 1<<31 - 1 // credit that a stream may have at once
 	MaxStreams = 65536     // streams open at once on a link, both sides together

@@ -56,6 +56,11 @@ const (
 	// KindUnlink removes the socket file at Path; anything but a socket is
 	// refused. The stream ends at once.
 	KindUnlink Kind = 6
+	// KindLink asks for another link, on a Hyper-V socket: the agent listens for
+	// the virtual machine Path (empty: whichever it finds), and answers with the
+	// port. Whoever connects and proves to know Secret gets the link. The accepted
+	// stream carries no bytes: listener and link end with it.
+	KindLink Kind = 7
 )
 
 // A Network is the kind of a host endpoint that KindConnect or KindBind means.
@@ -132,6 +137,7 @@ type Request struct {
 	// ended by a line feed, at most MaxAccess bytes; empty for the agent's own.
 	// Windows only.
 	Access []byte
+	Secret []byte // KindLink, SecretSize bytes; never logged
 }
 
 // A Stat tells what lies at a host path.
@@ -145,7 +151,7 @@ type Stat struct {
 type Answer struct {
 	Stat *Stat // KindStat only
 	// Address is what KindBind made where the request left something open, such
-	// as a port of 0; at most MaxPath bytes.
+	// as a port of 0, and where KindLink listens; at most MaxPath bytes.
 	Address []byte
 }
 

@@ -24,6 +24,7 @@ const (
 	requestMessage  = 16
 	requestAccess   = 17
 	requestUser     = 18
+	requestSecret   = 19
 )
 
 // Append appends the request to b. A program's name that is too long is cut;
@@ -38,6 +39,8 @@ func (r *Request) Append(b []byte) ([]byte, error) {
 		return b, fmt.Errorf("peer's name of %d bytes, limit %d", len(r.Peer), MaxPath)
 	case len(r.Access) > MaxAccess:
 		return b, fmt.Errorf("accounts of %d bytes, limit %d", len(r.Access), MaxAccess)
+	case len(r.Secret) > SecretSize:
+		return b, fmt.Errorf("secret of %d bytes, limit %d", len(r.Secret), SecretSize)
 	}
 	if err := r.complete(); err != nil {
 		return b, err
@@ -60,6 +63,7 @@ func (r *Request) Append(b []byte) ([]byte, error) {
 	b = appendFlag(b, requestMessage, r.Message)
 	b = appendBytes(b, requestAccess, r.Access)
 	b = appendBytes(b, requestUser, cut(r.Caller.User, MaxUser))
+	b = appendBytes(b, requestSecret, r.Secret)
 	return b, nil
 }
 
@@ -76,6 +80,10 @@ func (r *Request) complete() error {
 	case KindListen, KindAccepted:
 		if r.From == 0 {
 			return fmt.Errorf("%s request without a stream", r.Kind)
+		}
+	case KindLink:
+		if len(r.Secret) != SecretSize {
+			return fmt.Errorf("%s request with a secret of %d bytes, want %d", r.Kind, len(r.Secret), SecretSize)
 		}
 	}
 	return nil
@@ -124,6 +132,8 @@ func ParseRequest(b []byte) (Request, error) {
 			r.Access = f.bytes(MaxAccess)
 		case requestUser:
 			r.Caller.User = string(f.bytes(MaxUser))
+		case requestSecret:
+			r.Secret = f.bytes(SecretSize)
 		}
 	}
 	if f.err != nil {
@@ -150,6 +160,8 @@ func (k Kind) String() string {
 		return "stat"
 	case KindUnlink:
 		return "unlink"
+	case KindLink:
+		return "link"
 	}
 	return fmt.Sprintf("kind %d", uint8(k))
 }
