@@ -1,0 +1,89 @@
+package hyperv
+
+import (
+	"errors"
+	"net"
+	"sync"
+)
+
+// listenAll listens for all of these machines on one port.
+func listenAll(ids []ID, port uint32, listen func(ID, uint32) (net.Listener, error)) (net.Listener, error) {
+	a := &all{conns: make(chan net.Conn), done: make(chan struct{})}
+	var errs []error
+	for _, id := range ids {
+		ln, err := listen(id, port)
+		if err != nil {
+			if inUse(err) {
+				_ = a.Close()
+				return nil, err
+			}
+			// One of another account, or that ended just now.
+			errs = append(errs, err)
+			continue
+		}
+		a.lns = append(a.lns, ln)
+	}
+	switch len(a.lns) {
+	case 0:
+		return nil, errors.Join(errs...)
+	case 1:
+		return a.lns[0], nil
+	}
+	for _, ln := range a.lns {
+		a.work.Go(func() { a.accept(ln) })
+	}
+	return a, nil
+}
+
+// all are several listeners as one. It ends with the first that fails.
+type all struct {
+	lns   []net.Listener
+	conns chan net.Conn
+	done  chan struct{} // closed by Close, or since one has failed
+	once  sync.Once
+	err   error
+	work  sync.WaitGroup
+}
+
+func (a *all) accept(ln net.Listener) {
+	for {
+		c, err := ln.Accept()
+		if err != nil {
+			a.end(err)
+			return
+		}
+		select {
+		case a.conns <- c:
+		case <-a.done:
+			_ = c.Close()
+			return
+		}
+	}
+}
+
+func (a *all) end(err error) {
+	a.once.Do(func() {
+		a.err = err
+		close(a.done)
+		for _, ln := range a.lns {
+			_ = ln.Close()
+		}
+	})
+}
+
+func (a *all) Accept() (net.Conn, error) {
+	select {
+	case c := <-a.conns:
+		return c, nil
+	case <-a.done:
+		return nil, a.err
+	}
+}
+
+func (a *all) Close() error {
+	a.end(net.ErrClosed)
+	a.work.Wait()
+	return nil
+}
+
+func (a *all) Addr() net.Addr { return a.lns[0].Addr() }

@@ -1,0 +1,67 @@
+package hyperv
+
+import (
+	"errors"
+	"io"
+	"net"
+	"path/filepath"
+	"testing"
+
+	"go.uber.org/goleak"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// TestListenAll has one listener for two machines, and one that may not listen
+// for a third.
+func TestListenAll(t *testing.T) {
+	dir := t.TempDir()
+	a, b, c := id(t, idA), id(t, idB), id(t, "1"+idA[1:])
+	path := func(id ID) string { return filepath.Join(dir, id.String()) }
+	denied := errors.New("denied")
+	local := func(id ID, _ uint32) (net.Listener, error) {
+		if id == c {
+			return nil, denied
+		}
+		return net.Listen("unix", path(id))
+	}
+	if _, err := listenAll([]ID{c}, 1, local); !errors.Is(err, denied) {
+		t.Errorf("nothing to listen for: %v", err)
+	}
+	ln, err := listenAll([]ID{a, c, b}, 1, local)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, to := range []ID{b, a, b} {
+		out, err := net.Dial("unix", path(to))
+		if err != nil {
+			t.Fatal(err)
+		}
+		in, err := ln.Accept()
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, _ = io.WriteString(out, "x")
+		_ = out.Close()
+		if b, err := io.ReadAll(in); err != nil || string(b) != "x" {
+			t.Errorf("got %q, %v", b, err)
+		}
+		_ = in.Close()
+	}
+	// One that nobody takes is closed with the listener.
+	out, err := net.Dial("unix", path(a))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer out.Close()
+	_ = ln.Close()
+	if _, err := ln.Accept(); !errors.Is(err, net.ErrClosed) {
+		t.Errorf("Accept after Close: %v", err)
+	}
+	if _, err := out.Read(make([]byte, 1)); err == nil {
+		t.Error("a connection outlives the listener")
+	}
+	if _, err := net.Dial("unix", path(b)); err == nil {
+		t.Error("somebody still listens")
+	}
+}
