@@ -4,6 +4,7 @@ import (
 	"context"
 	"io"
 	"log/slog"
+	"net"
 	"os"
 	"os/signal"
 	"syscall"
@@ -28,6 +29,10 @@ type Config struct {
 	Log *slog.Logger
 	// Build is told to the guest, for people.
 	Build string
+	// Listen listens for a further link of the virtual machine with this id, "" for
+	// those that can be found, and tells what the guest has to dial. nil refuses
+	// further links.
+	Listen func(machine string) (ln net.Listener, address string, err error)
 }
 
 // StopOnSignal returns a channel for Config.Stop that is closed by the first

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"drvsock/internal/afunix"
@@ -25,6 +26,9 @@ type server struct {
 	host      *host
 	log       *slog.Logger
 	sameUsers bool // Config.SameUsers
+	cfg       Config
+
+	furthering atomic.Bool // a KindLink is under way
 
 	ready chan struct{} // closed when link is set
 	link  *link.Link
@@ -51,7 +55,7 @@ type handle struct {
 }
 
 func newServer(h *host, cfg Config) *server {
-	s := &server{host: h, log: cfg.Log, sameUsers: cfg.SameUsers, ready: make(chan struct{}), handles: make(map[uint32]*handle)}
+	s := &server{host: h, log: cfg.Log, sameUsers: cfg.SameUsers, cfg: cfg, ready: make(chan struct{}), handles: make(map[uint32]*handle)}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	return s
 }
@@ -122,6 +126,8 @@ func (s *server) handle(in *link.Incoming) {
 		err = s.stat(in)
 	case wire.KindUnlink:
 		err = s.unlink(in)
+	case wire.KindLink:
+		err = s.further(in)
 	default:
 		err = errno.Errorf(errno.EOPNOTSUPP, errno.LayerAgent, "request kind %d is not known to this agent", in.Request.Kind)
 	}

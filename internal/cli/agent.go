@@ -8,6 +8,7 @@ import (
 
 	"drvsock/internal/agent"
 	"drvsock/internal/build"
+	"drvsock/internal/hyperv"
 	"drvsock/internal/link"
 	"drvsock/internal/report"
 	"drvsock/internal/transport"
@@ -29,7 +30,7 @@ names the folders that play them.`,
 			if verbose {
 				level = slog.LevelDebug
 			}
-			cfg := agent.Config{Log: report.NewLog(s.Err, level), Build: build.Version(), Drives: map[byte]string{}, SameUsers: sameUsers}
+			cfg := agent.Config{Log: report.NewLog(s.Err, level), Build: build.Version(), Drives: map[byte]string{}, SameUsers: sameUsers, Listen: hyperv.Listen}
 			for _, d := range drives {
 				letter, dir, err := transport.SplitDrive("--drive", d)
 				if err != nil {

@@ -105,6 +105,10 @@ func (s *session) handle(in *link.Incoming) {
 	}
 	defer s.work.Done()
 	req := in.Request
+	if req.Kind == wire.KindLink {
+		in.Refuse(errno.Errorf(errno.EOPNOTSUPP, errno.LayerLink, "no further link for a session"))
+		return
+	}
 	open := s.up.Open
 	if req.From != 0 {
 		h := s.find(req.From)
