@@ -115,6 +115,9 @@ func writeStatus(b *strings.Builder, st *control.Status, now time.Time) {
 			name = "default"
 		}
 		t.row(name, linkState(now, &l), ago(now, l.Since), fmt.Sprint(l.Streams), size(l.In), size(l.Out), l.Command)
+		if l.Reason != "" {
+			t.note("over %s: %s", transportName(l.Transport), l.Reason)
+		}
 		if p := l.LastError; p != nil {
 			t.note("%s", problem(now, p.When, p.Layer, p.Text))
 			if p.Hint != "" && l.State != control.LinkUp {
@@ -163,6 +166,17 @@ func problem(now, when time.Time, layer, text string) string {
 		text = layer + ": " + text
 	}
 	return fmt.Sprintf("%s ago: %s", ago(now, when), text)
+}
+
+// transportName is a way of links as people see it.
+func transportName(kind string) string {
+	switch kind {
+	case "command":
+		return "stdio"
+	case "hyperv":
+		return "a Hyper-V socket"
+	}
+	return kind
 }
 
 func linkState(now time.Time, l *control.LinkStatus) string {

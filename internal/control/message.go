@@ -95,7 +95,8 @@ const (
 type LinkStatus struct {
 	Agent     string     `json:"agent"` // "" is the default one
 	Command   string     `json:"command"`
-	Transport string     `json:"transport"`
+	Transport string     `json:"transport"`                  // of the link that is up, or of the next one
+	Reason    string     `json:"transport_reason,omitempty"` // what there is to say of it, such as why it is no other one
 	State     string     `json:"state"`
 	Since     time.Time  `json:"since"`
 	Build     string     `json:"build,omitempty"` // of the agent

@@ -35,6 +35,7 @@ type agent struct {
 	name   string // "" is the default one
 	log    *slog.Logger
 	drives *drives
+	door   *transport.Door
 	way    way
 	needed func() bool // a link is needed without anyone calling for it
 	linked func()      // a new link is there
@@ -86,7 +87,7 @@ var errEnding = errno.Errorf(errno.ENETDOWN, errno.LayerLink, "the daemon is end
 
 func newAgent(name string, cfg config.Agent, plan transport.Plan, d *drives, log *slog.Logger) *agent {
 	a := &agent{
-		name: name, cfg: cfg, plan: plan, drives: d, since: time.Now(),
+		name: name, cfg: cfg, plan: plan, drives: d, door: transport.NewDoor(), since: time.Now(),
 		log: log.With("agent", display(name)), needed: func() bool { return false }, linked: func() {},
 	}
 	a.way = a.command
@@ -204,7 +205,7 @@ func (a *agent) try(d *dialing) {
 	close(d.done)
 	if err == nil {
 		peer := up.Peer()
-		a.log.Info("link up", "build", peer.Build, "os", peer.OS, "pid", up.PID)
+		a.log.Info("link up", "build", peer.Build, "os", peer.OS, "pid", up.PID, "transport", up.kind, "because", up.Why)
 		a.linked()
 	}
 }
@@ -218,6 +219,9 @@ func (a *agent) dial(plan transport.Plan, exe string) (*uplink, error) {
 	up := &uplink{plan: plan, identity: identity(plan), command: d.String(), kind: d.Kind(), routes: map[uint32]func(*link.Incoming){}}
 	up.Link, err = d.Dial(a.ctx, link.Config{Role: wire.RoleGuest, Build: build.Version(), Handler: up.incoming, Log: a.log})
 	up.since = time.Now()
+	if err == nil && up.Way != "" {
+		up.kind = up.Way
+	}
 	return up, err
 }
 
@@ -230,7 +234,7 @@ func (a *agent) command(plan transport.Plan, exe string) (transport.Dialer, erro
 			return nil, err
 		}
 		// A folder of the host's own, since Windows programs have no other.
-		c.Argv, c.Dir = argv, filepath.Dir(argv[0])
+		c.Argv, c.Dir, c.Door = argv, filepath.Dir(argv[0]), a.door
 	}
 	return c, nil
 }
@@ -422,7 +426,7 @@ func (a *agent) status() control.LinkStatus {
 	s := control.LinkStatus{Agent: a.name, State: control.LinkDown, Since: a.since, Attempts: a.attempts, LastError: a.problem}
 	if a.cur.alive() {
 		peer := a.cur.Peer()
-		s.State, s.Command, s.Transport = control.LinkUp, a.cur.command, a.cur.kind
+		s.State, s.Command, s.Transport, s.Reason = control.LinkUp, a.cur.command, a.cur.kind, a.cur.Why
 		s.Build, s.OS, s.PID, s.Streams = peer.Build, peer.OS, a.cur.PID, a.cur.Streams()
 		s.In, s.Out = a.cur.Bytes()
 		return s

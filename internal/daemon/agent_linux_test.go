@@ -29,6 +29,8 @@ type fake struct {
 	dials []time.Time
 	delay time.Duration
 	far   *link.Link // the agent's end of the last link
+
+	where, why string // of the links
 }
 
 func (f *fake) Kind() string   { return "fake" }
@@ -86,7 +88,9 @@ func (f *fake) Dial(ctx context.Context, cfg link.Config) (*transport.Link, erro
 	f.mu.Lock()
 	f.far = far
 	f.mu.Unlock()
-	return transport.NewLink(l, 0, func() { <-far.Done() }), nil
+	up := transport.NewLink(l, 0, func() { <-far.Done() })
+	up.Way, up.Why = f.where, f.why
+	return up, nil
 }
 
 func fakeAgent(f *fake) *agent {
@@ -153,6 +157,26 @@ func TestOnDemand(t *testing.T) {
 		s := a.status()
 		if s.State != control.LinkUp || s.Build != "fake" || s.Transport != "fake" || s.Command != "a fake" {
 			t.Errorf("status %+v", s)
+		}
+	})
+}
+
+// TestTransport wants the status to say by what a link goes, and why.
+func TestTransport(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		f := &fake{where: "hyperv", why: "port 9"}
+		a := fakeAgent(f)
+		defer a.close()
+		if err := open(t, a); err != nil {
+			t.Fatal(err)
+		}
+		if s := a.status(); s.Transport != "hyperv" || s.Reason != "port 9" {
+			t.Errorf("status %+v", s)
+		}
+		_ = f.last().Close()
+		synctest.Wait()
+		if s := a.status(); s.Transport != "fake" || s.Reason != "" {
+			t.Errorf("after its loss: status %+v", s)
 		}
 	})
 }

@@ -3,9 +3,11 @@ package transport
 import (
 	"bufio"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"os"
 	"strings"
 	"sync"
@@ -25,6 +27,9 @@ type Command struct {
 	Starter Starter
 	Log     *slog.Logger // gets what the agent says on stderr
 	Interop string       // where WSL has its sockets, "" for /run/WSL; see environment
+	// Door, if not nil, is tried for a link to carry the streams in the place of
+	// stdin and stdout, which then only hold the agent.
+	Door *Door
 }
 
 // Kind is "command".
@@ -61,7 +66,28 @@ func (c *Command) Dial(ctx context.Context, cfg link.Config) (*Link, error) {
 		}
 		return nil, err
 	}
-	return NewLink(l, p.PID(), func() { end(p) }), nil
+	base := &Link{Link: l, PID: p.PID(), Way: c.Kind(), end: func() { end(p) }}
+	if c.Door == nil {
+		return base, nil
+	}
+	m, err := c.Door.move(ctx, l, cfg, c.Log)
+	if err != nil {
+		if ctx.Err() != nil {
+			base.End()
+			return nil, fmt.Errorf("link to the agent %q: %w", c.Argv, context.Cause(ctx))
+		}
+		base.Why = err.Error()
+		return base, nil
+	}
+	c.Log.Info("link moved to a Hyper-V socket", "port", m.port)
+	go c.Door.attend(m, l)
+	end := func() {
+		if !errors.Is(m.Err(), net.ErrClosed) {
+			waitFor(l.Done(), lossWait) // to learn whose fault it was
+		}
+		base.End()
+	}
+	return &Link{Link: m.Link, PID: p.PID(), Way: "hyperv", Why: "port " + m.port, end: end, base: l}, nil
 }
 
 // end waits for the agent, and kills it, and what its command line started on

@@ -2,7 +2,9 @@ package transport
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"net"
 	"os"
 	"sync"
 	"time"
@@ -26,10 +28,24 @@ type Dialer interface {
 // A Link is a link and what it hangs on.
 type Link struct {
 	*link.Link
-	PID int // the process at the other end, 0 if it is none of this system
+	PID int    // the process at the other end, 0 if it is none of this system
+	Way string // Kind of its Dialer, or "hyperv" for a Hyper-V socket; "" for the Dialer's
+	Why string // what there is to say of the Way, such as why it is no other one
 
+	base *link.Link // that it ends with, nil if there is none
 	once sync.Once
 	end  func()
+}
+
+// Err says why the link ended, as that of package link does.
+func (l *Link) Err() error {
+	err := l.Link.Err()
+	if l.base != nil && errors.Is(err, net.ErrClosed) {
+		if reason := l.base.Err(); reason != nil {
+			return reason
+		}
+	}
+	return err
 }
 
 // NewLink makes a Link of what a Dialer made. end is called once, after the link
@@ -47,6 +63,10 @@ func (l *Link) End() {
 
 // endWait bounds what the other end of a link takes to end by itself.
 const endWait = 2 * time.Second
+
+// lossWait bounds what the loss of a link may be behind that of the link that it
+// was moved to, where an agent's death ends both.
+const lossWait = 300 * time.Millisecond
 
 // over makes a link of its two files, which it takes over, until ctx ends.
 func over(ctx context.Context, r, w *os.File, cfg link.Config) (*link.Link, error) {

@@ -1,6 +1,7 @@
 package transport
 
 import (
+	"net"
 	"os"
 	"testing"
 
@@ -10,12 +11,23 @@ import (
 	"drvsock/internal/link"
 )
 
+// doorVariable tells the agent of a test where to listen for a further link: at a
+// Unix socket in the place of a Hyper-V one.
+const doorVariable = "DRVSOCK_TEST_DOOR"
+
 // TestMain plays an agent where a test starts one.
 func TestMain(m *testing.M) {
 	if len(os.Args) == 3 && os.Args[1] == "agent" {
 		rw, err := link.Files(os.Stdin, os.Stdout)
 		if err == nil {
-			err = agent.Serve(rw, agent.Config{Drives: map[byte]string{'C': os.Args[2]}, Build: os.Getenv("WSL_INTEROP")})
+			cfg := agent.Config{Drives: map[byte]string{'C': os.Args[2]}, Build: os.Getenv("WSL_INTEROP")}
+			if path := os.Getenv(doorVariable); path != "" {
+				cfg.Listen = func(machine string) (net.Listener, string, error) {
+					ln, err := net.Listen("unix", path)
+					return ln, "stand-in for " + machine, err
+				}
+			}
+			err = agent.Serve(rw, cfg)
 		}
 		if err != nil {
 			_, _ = os.Stderr.WriteString(err.Error() + "\n")
@@ -23,5 +35,7 @@ func TestMain(m *testing.M) {
 		}
 		os.Exit(0)
 	}
+	// The race detector has each agent sleep for a second at its end, by default.
+	_ = os.Setenv("GORACE", "atexit_sleep_ms=0 "+os.Getenv("GORACE"))
 	goleak.VerifyTestMain(m)
 }

@@ -1,0 +1,31 @@
+package cli
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"drvsock/internal/control"
+)
+
+// TestStatusTransport wants a line that says by what a link goes, where there is
+// something to say.
+func TestStatusTransport(t *testing.T) {
+	now := time.Now()
+	for _, c := range []struct {
+		link control.LinkStatus
+		want string
+	}{
+		{control.LinkStatus{Transport: "command", Reason: "no Hyper-V socket: no answer from CID 2 port 9 within 3s"},
+			"\n  over stdio: no Hyper-V socket: no answer from CID 2 port 9 within 3s\n"},
+		{control.LinkStatus{Transport: "hyperv", Reason: "port 1073741825"}, "\n  over a Hyper-V socket: port 1073741825\n"},
+		{control.LinkStatus{Transport: "command"}, ""},
+	} {
+		c.link.State, c.link.Since, c.link.Command = control.LinkUp, now, "drvsock.exe agent"
+		var b strings.Builder
+		writeStatus(&b, &control.Status{Daemon: control.DaemonStatus{Started: now}, Links: []control.LinkStatus{c.link}}, now)
+		if got := b.String(); c.want == "" && strings.Contains(got, "over ") || !strings.Contains(got, c.want) {
+			t.Errorf("want %q in\n%s", c.want, got)
+		}
+	}
+}

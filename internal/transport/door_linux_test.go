@@ -1,0 +1,444 @@
+package transport
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"drvsock/internal/errno"
+	"drvsock/internal/link"
+	"drvsock/internal/wire"
+)
+
+// A wire between the two ends of a stand-in for a Hyper-V socket: it counts, and
+// can be cut.
+type standIn struct {
+	path  string
+	bytes atomic.Int64
+
+	mu   sync.Mutex
+	cuts []func()
+	work sync.WaitGroup
+}
+
+func (s *standIn) dial(ctx context.Context, port string) (*os.File, error) {
+	if port != "stand-in for machine 7" {
+		return nil, errors.New("dialled " + port)
+	}
+	far, err := (&net.Dialer{}).DialContext(ctx, "unix", s.path)
+	if err != nil {
+		return nil, err
+	}
+	return s.join(far)
+}
+
+// join returns the near end of a connection whose far one is given.
+func (s *standIn) join(far net.Conn) (*os.File, error) {
+	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+	if err != nil {
+		return nil, err
+	}
+	f := os.NewFile(uintptr(pair[1]), "middle")
+	near, err := net.FileConn(f)
+	_ = f.Close()
+	if err != nil {
+		return nil, err
+	}
+	cut := func() { _, _ = near.Close(), far.Close() }
+	s.mu.Lock()
+	s.cuts = append(s.cuts, cut)
+	s.mu.Unlock()
+	for _, d := range [2][2]net.Conn{{near, far}, {far, near}} {
+		s.work.Go(func() {
+			defer cut()
+			_, _ = io.Copy(io.MultiWriter(d[0], counter{&s.bytes}), d[1])
+		})
+	}
+	return os.NewFile(uintptr(pair[0]), "stand-in"), nil
+}
+
+func (s *standIn) cut() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, c := range s.cuts {
+		c()
+	}
+}
+
+type counter struct{ n *atomic.Int64 }
+
+func (c counter) Write(b []byte) (int, error) {
+	c.n.Add(int64(len(b)))
+	return len(b), nil
+}
+
+// door returns a command whose agent listens at a stand-in.
+func door(t *testing.T) (*Command, *standIn) {
+	t.Helper()
+	dir, err := os.MkdirTemp("/tmp", "door")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	s := &standIn{path: filepath.Join(dir, "s")}
+	t.Setenv(doorVariable, s.path)
+	t.Cleanup(s.work.Wait)
+	t.Cleanup(s.cut)
+	return &Command{Argv: self(t), Starter: Children(), Log: quiet, Door: &Door{
+		Missing:   func() error { return nil },
+		Fits:      func(wire.Hello) error { return nil },
+		MachineID: func(context.Context) (string, error) { return "machine 7", nil },
+		Dial:      s.dial,
+	}}, s
+}
+
+// echo is a host program that sends back what it gets.
+func echo(t *testing.T, path string) {
+	t.Helper()
+	ln, err := net.Listen("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var work sync.WaitGroup
+	work.Go(func() {
+		for {
+			c, err := ln.Accept()
+			if err != nil {
+				return
+			}
+			work.Go(func() {
+				defer c.Close()
+				_, _ = io.Copy(c, c)
+			})
+		}
+	})
+	t.Cleanup(func() {
+		_ = ln.Close()
+		work.Wait()
+	})
+}
+
+// there sends n bytes to the echo of l's host and wants them back.
+func there(t *testing.T, l *link.Link, n int) {
+	t.Helper()
+	s, _, err := l.Open(t.Context(), wire.Request{Kind: wire.KindConnect, Path: []byte(`C:\echo`)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	sent := bytes.Repeat([]byte("0123456789abcde\n"), n/16)
+	go func() {
+		_, _ = s.Write(sent)
+		_ = s.CloseWrite()
+	}()
+	if got, err := io.ReadAll(s); err != nil || !bytes.Equal(got, sent) {
+		t.Errorf("%d of %d bytes came back, %v", len(got), len(sent), err)
+	}
+}
+
+// TestMove carries streams by the stand-in and not by the agent's pipes, link
+// after link, and leaves nothing.
+func TestMove(t *testing.T) {
+	c, s := door(t)
+	echo(t, filepath.Join(c.Argv[2], "echo"))
+	const n = 1 << 20
+	before := 0
+	for i := range 3 {
+		l, err := c.Dial(t.Context(), guest())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if l.Way != "hyperv" || l.Why != "port stand-in for machine 7" || unix.Kill(l.PID, 0) != nil {
+			t.Errorf("way %q, %q, process %d", l.Way, l.Why, l.PID)
+		}
+		there(t, l.Link, n)
+		if got := s.bytes.Swap(0); got < 2*n {
+			t.Errorf("%d bytes went by the stand-in, want %d and more", got, 2*n)
+		}
+		if _, err := os.Stat(s.path); err == nil {
+			t.Error("the listener outlives the one that it was for")
+		}
+		l.End()
+		if unix.Kill(l.PID, 0) == nil {
+			t.Error("the agent outlives its link")
+		}
+		s.work.Wait()
+		if i == 0 {
+			before = descriptors(t)
+		}
+		for end := time.Now().Add(5 * time.Second); descriptors(t) > before; time.Sleep(time.Millisecond) {
+			if time.Now().After(end) {
+				t.Fatalf("%d descriptors are open, %d were after the first link", descriptors(t), before)
+			}
+		}
+	}
+}
+
+// TestMoveServes has host programs connect over a moved link.
+func TestMoveServes(t *testing.T) {
+	c, _ := door(t)
+	from := make(chan uint32, 1)
+	cfg := guest()
+	cfg.Handler = func(in *link.Incoming) {
+		if st, err := in.Accept(wire.Answer{}); err == nil {
+			_ = st.Close()
+		}
+		from <- in.Request.From
+	}
+	l, err := c.Dial(t.Context(), cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.End()
+	h, _, err := l.Open(t.Context(), wire.Request{Kind: wire.KindBind, Path: []byte(`C:\s`), Mode: 0o700})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := l.Open(t.Context(), wire.Request{Kind: wire.KindListen, From: h.ID(), Backlog: 1}); err != nil {
+		t.Fatal(err)
+	}
+	p, err := net.Dial("unix", filepath.Join(c.Argv[2], "s"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Close()
+	if got := <-from; got != h.ID() {
+		t.Errorf("for stream %d, want %d", got, h.ID())
+	}
+	// No third one from here.
+	if _, _, err := l.Open(t.Context(), wire.Request{Kind: wire.KindLink, Secret: make([]byte, 32)}); !errors.Is(err, errno.EOPNOTSUPP) {
+		t.Errorf("a link from a moved link: %v", err)
+	}
+}
+
+// stays dials and wants a link over the pipes, and the reason.
+func stays(t *testing.T, c *Command, why string) time.Duration {
+	t.Helper()
+	start := time.Now()
+	l, err := c.Dial(t.Context(), guest())
+	if err != nil {
+		t.Fatal(err)
+	}
+	took := time.Since(start)
+	if l.Way != "command" || !strings.HasPrefix(l.Why, "no Hyper-V socket: ") || !strings.Contains(l.Why, why) {
+		t.Errorf("way %q, %q, want %q", l.Way, l.Why, why)
+	}
+	if _, _, err := l.Open(t.Context(), wire.Request{Kind: wire.KindStat, Path: []byte(`C:\`)}); err != nil {
+		t.Errorf("over the pipes: %v", err)
+	}
+	l.End()
+	if unix.Kill(l.PID, 0) == nil {
+		t.Error("the agent outlives its link")
+	}
+	return took
+}
+
+// TestStay has all that keeps a link where it is.
+func TestStay(t *testing.T) {
+	none := errors.New("no answer from CID 2 port 9 within 3s")
+	cases := []struct {
+		name   string
+		change func(c *Command, s *standIn)
+		why    string
+		asked  bool // the agent listened
+	}{
+		{"no WSL", func(c *Command, _ *standIn) { c.Door.Missing = func() error { return errors.New("this is not WSL 2") } }, "this is not WSL 2", false},
+		{"another agent", func(c *Command, _ *standIn) {
+			c.Door.Fits = func(p wire.Hello) error { return errors.New("the agent runs on " + p.OS) }
+		}, "the agent runs on linux", false},
+		{"nobody listens", func(c *Command, _ *standIn) {
+			c.Door.Dial = func(context.Context, string) (*os.File, error) { return nil, none }
+		}, none.Error(), true},
+		{"the agent can't listen", func(_ *Command, s *standIn) { s.path = ""; _ = os.Setenv(doorVariable, "/none/s") }, "/none/s", false},
+		{"the agent has no such thing", func(_ *Command, s *standIn) { _ = os.Unsetenv(doorVariable) }, "no further link from here", false},
+		{"the machine's id is unknown", func(c *Command, s *standIn) {
+			c.Door.MachineID = func(context.Context) (string, error) { return "", errors.New("?") }
+		}, "dialled stand-in for ", true},
+		{"somebody else listens", func(c *Command, s *standIn) {
+			c.Door.Dial = func(context.Context, string) (*os.File, error) {
+				a, b := net.Pipe()
+				s.work.Go(func() { _, _ = io.Copy(b, b) }) // an echo
+				s.cuts = append(s.cuts, func() { _ = a.Close() })
+				return s.join(a)
+			}
+		}, "the other end is the guest that dialled", true},
+		{"it hangs up", func(c *Command, s *standIn) {
+			c.Door.Dial = func(context.Context, string) (*os.File, error) {
+				a, b := net.Pipe()
+				_ = b.Close()
+				return s.join(a)
+			}
+		}, "proof: ", true},
+	}
+	for _, tt := range cases {
+		t.Run(tt.name, func(t *testing.T) {
+			c, s := door(t)
+			tt.change(c, s)
+			stays(t, c, tt.why)
+			if tt.asked != !c.Door.again.IsZero() && tt.why != "/none/s" && tt.why != "no further link from here" {
+				t.Errorf("to be tried again after %v", c.Door.again)
+			}
+		})
+	}
+}
+
+// TestStranger wants nothing of the link to be said to who can't prove to be the
+// agent.
+func TestStranger(t *testing.T) {
+	c, s := door(t)
+	heard := make(chan []byte, 1)
+	c.Door.Dial = func(context.Context, string) (*os.File, error) {
+		a, b := net.Pipe()
+		s.work.Go(func() {
+			defer b.Close()
+			got := make([]byte, 44)
+			_, _ = io.ReadFull(b, got)
+			// A challenge as an agent has it, and then a tag that can't be right.
+			_, _ = b.Write(append([]byte("drvproof\x01\x02\x02\x00"), make([]byte, 32)...))
+			_, _ = b.Write(make([]byte, 32))
+			rest, _ := io.ReadAll(b)
+			heard <- append(got, rest...)
+		})
+		return s.join(a)
+	}
+	stays(t, c, "doesn't know the secret")
+	s.cut()
+	if got := <-heard; len(got) != 76 || bytes.Contains(got, []byte(wire.Magic)) {
+		t.Errorf("a stranger heard %d bytes: %q", len(got), got)
+	}
+}
+
+// TestMoveAgain has a host that doesn't answer for a while: only the first link
+// waits for it.
+func TestMoveAgain(t *testing.T) {
+	c, s := door(t)
+	var dials int
+	slow := func(ctx context.Context, port string) (*os.File, error) {
+		dials++
+		time.Sleep(300 * time.Millisecond)
+		return nil, errors.New("nothing")
+	}
+	c.Door.Dial = slow
+	if took := stays(t, c, "nothing"); took < 300*time.Millisecond {
+		t.Errorf("it took %v", took)
+	}
+	stays(t, c, "nothing")
+	if dials != 1 {
+		t.Errorf("dialled %d times, want once", dials)
+	}
+	c.Door.Dial = s.dial
+	c.Door.again = time.Now() // the time has passed
+	l, err := c.Dial(t.Context(), guest())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if l.Way != "hyperv" || !c.Door.again.IsZero() {
+		t.Errorf("way %q, %q", l.Way, l.Why)
+	}
+	l.End()
+}
+
+// TestMoveLost cuts a moved link: it ends at once, and the next one stays.
+func TestMoveLost(t *testing.T) {
+	c, s := door(t)
+	l, err := c.Dial(t.Context(), guest())
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.cut()
+	select {
+	case <-l.Done():
+	case <-time.After(10 * time.Second):
+		t.Fatal("the link goes on")
+	}
+	if err := l.Err(); !errors.Is(err, errno.ECONNRESET) {
+		t.Errorf("it ended with %v", err)
+	}
+	l.End()
+	deadline := time.Now().Add(5 * time.Second)
+	for {
+		c.Door.mu.Lock()
+		noted := c.Door.failed
+		c.Door.mu.Unlock()
+		if noted != nil {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatal("the loss was not noted")
+		}
+		time.Sleep(time.Millisecond)
+	}
+	stays(t, c, "the last one, port stand-in for machine 7, failed after 0s: ")
+}
+
+// TestMoveAgentDies kills the agent: that says nothing of the stand-in.
+func TestMoveAgentDies(t *testing.T) {
+	c, _ := door(t)
+	l, err := c.Dial(t.Context(), guest())
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = unix.Kill(l.PID, unix.SIGKILL)
+	select {
+	case <-l.Done():
+	case <-time.After(10 * time.Second):
+		t.Fatal("the link goes on")
+	}
+	l.End()
+	if err := l.Err(); err == nil || errors.Is(err, net.ErrClosed) {
+		t.Errorf("it ended with %v", err)
+	}
+	if l, err = c.Dial(t.Context(), guest()); err != nil {
+		t.Fatal(err)
+	}
+	if l.Way != "hyperv" {
+		t.Errorf("after the agent's death: %q, %q", l.Way, l.Why)
+	}
+	l.End()
+}
+
+// TestMoveGivenUp ends the context while the host doesn't answer.
+func TestMoveGivenUp(t *testing.T) {
+	c, _ := door(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	c.Door.Dial = func(ctx context.Context, _ string) (*os.File, error) {
+		cancel()
+		<-ctx.Done()
+		return nil, context.Cause(ctx)
+	}
+	if l, err := c.Dial(ctx, guest()); !errors.Is(err, context.Canceled) {
+		t.Errorf("%v, %v", l, err)
+	}
+	if !c.Door.again.IsZero() {
+		t.Error("it was taken for a failure")
+	}
+}
+
+// TestHere wants this machine's own door to be closed without a wait, unless it
+// is WSL.
+func TestHere(t *testing.T) {
+	d := NewDoor()
+	if d.Missing() == nil {
+		t.Skip("this is WSL 2")
+	}
+	c := &Command{Argv: self(t), Starter: Children(), Log: quiet, Door: d}
+	d.Dial = func(context.Context, string) (*os.File, error) {
+		t.Error("CID 2 is somebody else here")
+		return nil, errors.New("dialled")
+	}
+	stays(t, c, "")
+	if !d.again.IsZero() {
+		t.Error("it was tried")
+	}
+}
