@@ -118,6 +118,9 @@ func writeStatus(b *strings.Builder, st *control.Status, now time.Time) {
 		if l.Reason != "" {
 			t.note("over %s: %s", transportName(l.Transport), l.Reason)
 		}
+		if l.State == control.LinkUp && l.Build != d.Build {
+			t.note("the agent is build %s, the daemon %s", l.Build, d.Build)
+		}
 		if p := l.LastError; p != nil {
 			t.note("%s", problem(now, p.When, p.Layer, p.Text))
 			if p.Hint != "" && l.State != control.LinkUp {

@@ -20,11 +20,16 @@ func TestStatusTransport(t *testing.T) {
 			"\n  over stdio: no Hyper-V socket: no answer from CID 2 port 9 within 3s\n"},
 		{control.LinkStatus{Transport: "hyperv", Reason: "port 1073741825"}, "\n  over a Hyper-V socket: port 1073741825\n"},
 		{control.LinkStatus{Transport: "command"}, ""},
+		{control.LinkStatus{Build: "v1"}, "\n  the agent is build v1, the daemon v2\n"},
+		{control.LinkStatus{Build: "v2"}, ""},
 	} {
 		c.link.State, c.link.Since, c.link.Command = control.LinkUp, now, "drvsock.exe agent"
+		if c.link.Build == "" {
+			c.link.Build = "v2"
+		}
 		var b strings.Builder
-		writeStatus(&b, &control.Status{Daemon: control.DaemonStatus{Started: now}, Links: []control.LinkStatus{c.link}}, now)
-		if got := b.String(); c.want == "" && strings.Contains(got, "over ") || !strings.Contains(got, c.want) {
+		writeStatus(&b, &control.Status{Daemon: control.DaemonStatus{Started: now, Build: "v2"}, Links: []control.LinkStatus{c.link}}, now)
+		if got := b.String(); c.want == "" && strings.Count(got, "\n  ") > 0 || !strings.Contains(got, c.want) {
 			t.Errorf("want %q in\n%s", c.want, got)
 		}
 	}

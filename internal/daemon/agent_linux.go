@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
-	"path/filepath"
 	"sync"
 	"time"
 
@@ -32,13 +31,13 @@ const (
 // agent is one agent and the link to it. It is the forward.Host of the forwards
 // that go by this agent.
 type agent struct {
-	name   string // "" is the default one
-	log    *slog.Logger
-	drives *drives
-	door   *transport.Door
-	way    way
-	needed func() bool // a link is needed without anyone calling for it
-	linked func()      // a new link is there
+	name      string // "" is the default one
+	log       *slog.Logger
+	drives    *drives
+	installed *transport.Installed // the default way
+	way       way
+	needed    func() bool // a link is needed without anyone calling for it
+	linked    func()      // a new link is there
 
 	ctx    context.Context // ends with close
 	cancel context.CancelFunc
@@ -47,7 +46,6 @@ type agent struct {
 	mu       sync.Mutex
 	cfg      config.Agent
 	plan     transport.Plan
-	exe      string  // the drvsock.exe that somebody found
 	cur      *uplink // the last one, live or not
 	trying   *dialing
 	since    time.Time // of the state that the status tells
@@ -59,9 +57,8 @@ type agent struct {
 	closed   bool
 }
 
-// A way makes of an agent's plan, and of the drvsock.exe that is known, what
-// dials it.
-type way func(plan transport.Plan, exe string) (transport.Dialer, error)
+// A way makes of an agent's plan what dials it.
+type way func(plan transport.Plan) transport.Dialer
 
 // uplink is one link to an agent.
 type uplink struct {
@@ -87,9 +84,10 @@ var errEnding = errno.Errorf(errno.ENETDOWN, errno.LayerLink, "the daemon is end
 
 func newAgent(name string, cfg config.Agent, plan transport.Plan, d *drives, log *slog.Logger) *agent {
 	a := &agent{
-		name: name, cfg: cfg, plan: plan, drives: d, door: transport.NewDoor(), since: time.Now(),
+		name: name, cfg: cfg, plan: plan, drives: d, since: time.Now(),
 		log: log.With("agent", display(name)), needed: func() bool { return false }, linked: func() {},
 	}
+	a.installed = transport.NewInstalled(transport.Children(), a.log)
 	a.way = a.command
 	a.ctx, a.cancel = context.WithCancel(context.Background())
 	return a
@@ -113,15 +111,11 @@ func (a *agent) change(cfg config.Agent, plan transport.Plan) {
 
 // know notes where another process found drvsock.exe.
 func (a *agent) know(exe string) {
-	if !filepath.IsAbs(exe) {
+	if !a.installed.Know(exe) {
 		return
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if a.exe == exe {
-		return
-	}
-	a.exe = exe
 	if a.plan.Argv == nil {
 		a.next = time.Time{} // what failed for the lack of it may work
 	}
@@ -179,14 +173,14 @@ func (u *uplink) alive() bool {
 func (a *agent) try(d *dialing) {
 	defer a.work.Done()
 	a.mu.Lock()
-	old, plan, exe := a.cur, a.plan, a.exe
+	old, plan := a.cur, a.plan
 	a.mu.Unlock()
 	if old != nil {
 		// First the old agent: one that only stands still holds its sockets, and
 		// no other could make them anew.
 		old.End()
 	}
-	up, err := a.dial(plan, exe)
+	up, err := a.dial(plan)
 	a.mu.Lock()
 	if err == nil && a.closed {
 		err = errEnding
@@ -211,14 +205,12 @@ func (a *agent) try(d *dialing) {
 }
 
 // dial makes one link.
-func (a *agent) dial(plan transport.Plan, exe string) (*uplink, error) {
-	d, err := a.way(plan, exe)
-	if err != nil {
-		return nil, err
-	}
-	up := &uplink{plan: plan, identity: identity(plan), command: d.String(), kind: d.Kind(), routes: map[uint32]func(*link.Incoming){}}
+func (a *agent) dial(plan transport.Plan) (*uplink, error) {
+	d := a.way(plan)
+	up := &uplink{plan: plan, identity: identity(plan), kind: d.Kind(), routes: map[uint32]func(*link.Incoming){}}
+	var err error
 	up.Link, err = d.Dial(a.ctx, link.Config{Role: wire.RoleGuest, Build: build.Version(), Handler: up.incoming, Log: a.log})
-	up.since = time.Now()
+	up.since, up.command = time.Now(), d.String()
 	if err == nil && up.Way != "" {
 		up.kind = up.Way
 	}
@@ -226,17 +218,11 @@ func (a *agent) dial(plan transport.Plan, exe string) (*uplink, error) {
 }
 
 // command is the way to an agent that is a command.
-func (a *agent) command(plan transport.Plan, exe string) (transport.Dialer, error) {
-	c := &transport.Command{Argv: plan.Argv, Starter: transport.Children(), Log: a.log}
-	if c.Argv == nil {
-		argv, err := transport.DefaultAgent(exe)
-		if err != nil {
-			return nil, err
-		}
-		// A folder of the host's own, since Windows programs have no other.
-		c.Argv, c.Dir, c.Door = argv, filepath.Dir(argv[0]), a.door
+func (a *agent) command(plan transport.Plan) transport.Dialer {
+	if plan.Argv == nil {
+		return a.installed
 	}
-	return c, nil
+	return &transport.Command{Argv: plan.Argv, Starter: transport.Children(), Log: a.log}
 }
 
 // identity tells agents apart that have other drives or lead elsewhere.
@@ -424,18 +410,14 @@ func (a *agent) status() control.LinkStatus {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	s := control.LinkStatus{Agent: a.name, State: control.LinkDown, Since: a.since, Attempts: a.attempts, LastError: a.problem}
-	if a.cur.alive() {
+	d := a.way(a.plan)
+	s.Command, s.Transport = d.String(), d.Kind()
+	switch {
+	case a.cur.alive():
 		peer := a.cur.Peer()
 		s.State, s.Command, s.Transport, s.Reason = control.LinkUp, a.cur.command, a.cur.kind, a.cur.Why
 		s.Build, s.OS, s.PID, s.Streams = peer.Build, peer.OS, a.cur.PID, a.cur.Streams()
 		s.In, s.Out = a.cur.Bytes()
-		return s
-	}
-	s.Command, s.Transport = "drvsock.exe agent", "command"
-	if d, err := a.way(a.plan, a.exe); err == nil { // which may look along the PATH
-		s.Command, s.Transport = d.String(), d.Kind()
-	}
-	switch {
 	case a.trying != nil:
 		s.State = control.LinkStarting
 	case a.last != nil && time.Now().Before(a.next):

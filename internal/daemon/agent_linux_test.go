@@ -95,7 +95,7 @@ func (f *fake) Dial(ctx context.Context, cfg link.Config) (*transport.Link, erro
 
 func fakeAgent(f *fake) *agent {
 	a := newAgent("", config.Agent{}, transport.Plan{}, nil, slog.New(slog.DiscardHandler))
-	a.way = func(transport.Plan, string) (transport.Dialer, error) { return f, nil }
+	a.way = func(transport.Plan) transport.Dialer { return f }
 	return a
 }
 

@@ -100,7 +100,7 @@ func begin(t *testing.T) (*near, func()) {
 				return load()
 			},
 			Folder: f, Log: quiet, Ready: func() { close(ready) }, Stop: stop,
-			way: func(transport.Plan, string) (transport.Dialer, error) { return n, nil },
+			way: func(transport.Plan) transport.Dialer { return n },
 		})
 	}()
 	select {

@@ -37,7 +37,7 @@ func command(o Options) (int, error) {
 	switch {
 	case len(cfg.Link) > 0:
 	case o.NoDaemon:
-		cfg.Link, err = transport.DefaultAgent("")
+		cfg.Link, err = transport.FindAgent(context.Background())
 	default:
 		err = borrow(&cfg, o.Agent)
 	}

@@ -1,10 +1,8 @@
 package transport
 
 import (
-	"errors"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 
@@ -18,7 +16,7 @@ const shell = "/bin/sh"
 
 // A Plan is what the words of a config.Agent come to.
 type Plan struct {
-	Argv  []string // the agent's command; nil: the default, see DefaultAgent
+	Argv  []string // the agent's command; nil: the default, see Installed
 	Views []drive.Override
 	// Only says that the agent plays a host of its own, so that what the mount
 	// table says of drives is another's.
@@ -111,19 +109,4 @@ func SplitDrive(flag, s string) (letter byte, dir string, err error) {
 		return 0, "", report.Hint(fmt.Errorf("%s %q: want a drive letter, '=' and a folder", flag, s), "for example %s C=/mnt/c", flag)
 	}
 	return o.Letter, o.View, nil
-}
-
-// DefaultAgent is the agent's command when none was named: the Windows program
-// on the PATH, which WSL extends by Windows' own, or else at the path known,
-// where another process found it.
-func DefaultAgent(known string) ([]string, error) {
-	exe, err := exec.LookPath("drvsock.exe")
-	if err != nil || !filepath.IsAbs(exe) {
-		exe = known
-	}
-	if exe == "" {
-		return nil, report.Hint(errors.New("no link named, and no drvsock.exe on the PATH"),
-			"name the agent with --link 'CMD', or play a host on this machine with --embed C=DIR")
-	}
-	return []string{exe, "agent"}, nil
 }

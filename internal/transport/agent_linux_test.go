@@ -10,7 +10,6 @@ import (
 
 	"drvsock/internal/config"
 	"drvsock/internal/drive"
-	"drvsock/internal/report"
 )
 
 func TestPlan(t *testing.T) {
@@ -67,23 +66,5 @@ func TestAbsolute(t *testing.T) {
 	}
 	if _, err := Absolute(config.Agent{Drive: []string{"x"}}); err == nil {
 		t.Error("no error for what is no drive")
-	}
-}
-
-func TestDefaultAgent(t *testing.T) {
-	dir := t.TempDir()
-	t.Setenv("PATH", dir)
-	if _, err := DefaultAgent(""); err == nil || report.HintOf(err) == "" {
-		t.Errorf("nothing found: %v, want an error with a hint", err)
-	}
-	if got, err := DefaultAgent("/x/drvsock.exe"); err != nil || got[0] != "/x/drvsock.exe" {
-		t.Errorf("%q, %v, want the known one", got, err)
-	}
-	exe := filepath.Join(dir, "drvsock.exe")
-	if err := os.WriteFile(exe, nil, 0o700); err != nil {
-		t.Fatal(err)
-	}
-	if got, err := DefaultAgent("/x/drvsock.exe"); err != nil || len(got) != 2 || got[0] != exe || got[1] != "agent" {
-		t.Errorf("%q, %v, want that of the PATH", got, err)
 	}
 }

@@ -17,6 +17,7 @@ import (
 
 	"drvsock/internal/link"
 	"drvsock/internal/report"
+	"drvsock/internal/wire"
 )
 
 // A Command is an agent whose stdin and stdout are the link. Each Dial starts
@@ -30,6 +31,8 @@ type Command struct {
 	// Door, if not nil, is tried for a link to carry the streams in the place of
 	// stdin and stdout, which then only hold the agent.
 	Door *Door
+
+	check func(peer wire.Hello) error // ends a link whose agent is not the one that is wanted
 }
 
 // Kind is "command".
@@ -65,6 +68,13 @@ func (c *Command) Dial(ctx context.Context, cfg link.Config) (*Link, error) {
 			err = report.Hint(err, "the agent's last words were: %s", s)
 		}
 		return nil, err
+	}
+	if c.check != nil {
+		if err := c.check(l.Peer()); err != nil {
+			_ = l.Close()
+			end(p)
+			return nil, err
+		}
 	}
 	base := &Link{Link: l, PID: p.PID(), Way: c.Kind(), end: func() { end(p) }}
 	if c.Door == nil {

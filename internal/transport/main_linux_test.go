@@ -15,12 +15,15 @@ import (
 // Unix socket in the place of a Hyper-V one.
 const doorVariable = "DRVSOCK_TEST_DOOR"
 
+// buildVariable is the build that the agent of a test says it is.
+const buildVariable = "DRVSOCK_TEST_BUILD"
+
 // TestMain plays an agent where a test starts one.
 func TestMain(m *testing.M) {
 	if len(os.Args) == 3 && os.Args[1] == "agent" {
 		rw, err := link.Files(os.Stdin, os.Stdout)
 		if err == nil {
-			cfg := agent.Config{Drives: map[byte]string{'C': os.Args[2]}, Build: os.Getenv("WSL_INTEROP")}
+			cfg := agent.Config{Drives: map[byte]string{'C': os.Args[2]}, Build: os.Getenv("WSL_INTEROP") + os.Getenv(buildVariable)}
 			if path := os.Getenv(doorVariable); path != "" {
 				cfg.Listen = func(machine string) (net.Listener, string, error) {
 					ln, err := net.Listen("unix", path)
