@@ -61,10 +61,10 @@ var ErrNone = errors.New("no drvsock.exe on the PATH")
 // on a drive; in the store.
 func (s *Store) Find(ctx context.Context, known string) (string, error) {
 	if exe, err := exec.LookPath(Program); err == nil && filepath.IsAbs(exe) {
-		return exe, nil
+		return s.near(ctx, exe), nil
 	}
 	if known != "" {
-		return known, nil
+		return s.near(ctx, known), nil
 	}
 	for _, p := range s.beside() {
 		if s.OnDrive(p) {
@@ -82,6 +82,30 @@ func (s *Store) Find(ctx context.Context, known string) (string, error) {
 		return exe, nil
 	}
 	return newest(folder)
+}
+
+// near is exe, or a copy of it in the store if it is a Windows program that lies
+// where Windows is slow to start it.
+func (s *Store) near(ctx context.Context, exe string) string {
+	if s.OnDrive(exe) || !forWindows(exe) {
+		return exe
+	}
+	if p, err := s.copyOf(ctx, exe); err == nil {
+		return p
+	}
+	return exe // who can start it here, as Wine's users can, need not have a store
+}
+
+// forWindows tells a Windows program by its first bytes.
+func forWindows(path string) bool {
+	f, err := os.Open(path)
+	if err != nil {
+		return false
+	}
+	defer f.Close()
+	var magic [2]byte
+	_, err = io.ReadFull(f, magic[:])
+	return err == nil && string(magic[:]) == "MZ"
 }
 
 // Shipped is the program that came with this one, "" if none did.
@@ -125,6 +149,11 @@ func (s *Store) Put(ctx context.Context) (string, error) {
 	if s.OnDrive(from) {
 		return from, nil // where it lies is as good
 	}
+	return s.copyOf(ctx, from)
+}
+
+// copyOf returns the file in the store that is the program from.
+func (s *Store) copyOf(ctx context.Context, from string) (string, error) {
 	folder, err := s.find(ctx)
 	if err != nil {
 		return "", err

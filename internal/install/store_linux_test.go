@@ -129,6 +129,33 @@ func TestPut(t *testing.T) {
 	}
 }
 
+// TestFindNear has a Windows program on the PATH, on this system's own disk.
+func TestFindNear(t *testing.T) {
+	dir := t.TempDir()
+	s := store(t, dir, "shipped")
+	exe := filepath.Join(dir, Program)
+	find := func(when, want string) {
+		t.Helper()
+		if got, err := s.Find(t.Context(), ""); err != nil || filepath.Dir(got) != filepath.Dir(want) || !strings.HasPrefix(got, want) {
+			t.Errorf("%s: %s, %v, want %s", when, got, err, want)
+		}
+	}
+	if err := os.WriteFile(exe, []byte("MZ and more"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	find("it is slow to start", filepath.Join(dir, folderName, "drvsock-"))
+	s.OnDrive = func(p string) bool { return p == exe }
+	find("it lies on a drive", exe)
+	s.OnDrive = func(string) bool { return false }
+	s.Run = func(context.Context, string, []string) ([]byte, error) { return nil, errors.New("no Windows") }
+	s.folder = ""
+	find("there is no store", exe)
+	if err := os.WriteFile(exe, []byte("#!/bin/sh\n"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	find("it is no Windows program", exe)
+}
+
 // TestPutTogether has many guests put the same at once.
 func TestPutTogether(t *testing.T) {
 	dir := t.TempDir()
