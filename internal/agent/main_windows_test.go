@@ -3,9 +3,11 @@ package agent
 import (
 	"fmt"
 	"log/slog"
+	"net"
 	"os"
 	"testing"
 
+	"drvsock/internal/hyperv"
 	"drvsock/internal/link"
 )
 
@@ -29,5 +31,14 @@ func serveStdio() error {
 	if err != nil {
 		return err
 	}
-	return Serve(rw, Config{Stop: stop, Log: slog.New(slog.NewTextHandler(os.Stderr, nil))})
+	return Serve(rw, Config{Stop: stop, Log: slog.New(slog.NewTextHandler(os.Stderr, nil)), Listen: func(machine string) (net.Listener, string, error) {
+		if machine != "loopback" {
+			return hyperv.Listen(machine)
+		}
+		ln, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			return nil, "", err
+		}
+		return ln, ln.Addr().String(), nil
+	}})
 }

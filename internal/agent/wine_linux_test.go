@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"io"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -16,6 +17,7 @@ import (
 
 	"drvsock/internal/errno"
 	"drvsock/internal/link"
+	"drvsock/internal/proof"
 	"drvsock/internal/wire"
 	"drvsock/wine"
 )
@@ -164,6 +166,8 @@ func TestUnderWine(t *testing.T) {
 	check(t, os.Remove(filepath.Join(dir, "replaced")))
 	check(t, os.WriteFile(filepath.Join(dir, "replaced"), []byte("mine"), 0o644))
 
+	further(t, b, connect("srv"))
+
 	// The end.
 	begin := time.Now()
 	if err := b.end(); err != nil {
@@ -177,6 +181,59 @@ func TestUnderWine(t *testing.T) {
 	}
 	if bytes.Contains(log.Bytes(), []byte("made anew")) {
 		t.Error("package net could not take a bound socket over")
+	}
+}
+
+// further makes another link to b's agent, over TCP in the place of a Hyper-V
+// socket, which Wine doesn't have: strangers first.
+func further(t *testing.T, b *bench, req wire.Request) {
+	t.Helper()
+	secret := proof.NewSecret()
+	ask := func(machine string) wire.Request {
+		return wire.Request{Kind: wire.KindLink, Path: []byte(machine), Secret: secret[:]}
+	}
+	for _, machine := range []string{"8f2e1d0c-1111-4222-8333-444455556666", "", "nonsense"} {
+		if _, err := b.ask(ask(machine)); err == nil {
+			t.Errorf("it listens for the machine %q", machine)
+		} else {
+			t.Logf("machine %q: %v", machine, err)
+		}
+	}
+	h, ans, err := b.Open(t.Context(), ask("loopback"))
+	check(t, err)
+	defer h.Close()
+	dial := func() *net.TCPConn {
+		c, err := net.Dial("tcp", string(ans.Address))
+		check(t, err)
+		return c.(*net.TCPConn)
+	}
+	for _, s := range []proof.Secret{{}, proof.NewSecret()} {
+		c := dial()
+		if err := proof.Prove(t.Context(), c, s, guestParty); err == nil {
+			t.Error("a stranger got in")
+		}
+		check(t, c.Close())
+	}
+	if _, err := b.ask(ask("loopback")); !errors.Is(err, errno.EBUSY) {
+		t.Errorf("a second one: %v", err)
+	}
+	c := dial()
+	check(t, proof.Prove(t.Context(), c, secret, guestParty))
+	l, err := link.New(c, link.Config{Role: wire.RoleGuest})
+	check(t, err)
+	if s, err := net.Dial("tcp", string(ans.Address)); err == nil {
+		_ = s.Close()
+		t.Error("somebody still listens")
+	}
+	s, _, err := l.Open(t.Context(), req)
+	check(t, err)
+	exchange(t, s, 9)
+	check(t, h.Close())
+	select {
+	case <-l.Done():
+	case <-time.After(10 * time.Second):
+		t.Error("the link outlives its request")
+		_ = l.Close()
 	}
 }
 
