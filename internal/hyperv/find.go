@@ -31,7 +31,7 @@ func machines(named string, finders []finder) ([]ID, error) {
 	if named != "" {
 		id, err := ParseID(named)
 		if err != nil {
-			return nil, err
+			return nil, errno.Errorf(errno.EINVAL, errno.LayerAgent, "%v", err)
 		}
 		return []ID{id}, nil
 	}

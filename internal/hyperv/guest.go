@@ -44,7 +44,7 @@ func (s *system) missing() error {
 	return nil
 }
 
-func (s *system) machineID(ctx context.Context) (ID, error) {
+func (s *system) machineID(ctx context.Context, env []string) (ID, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, idWait, fmt.Errorf("no answer within %v", idWait))
 	defer cancel()
 	path := s.init // some distributions lack the link to it: nix-community/NixOS-WSL
@@ -56,7 +56,7 @@ func (s *system) machineID(ctx context.Context) (ID, error) {
 	}
 	cmd := exec.CommandContext(ctx, path)
 	cmd.Args = []string{"wslinfo", "--vm-id", "-n"}
-	cmd.WaitDelay = time.Second
+	cmd.Env, cmd.WaitDelay = env, time.Second
 	out := limited{max: 256}
 	said := limited{max: 256}
 	cmd.Stdout, cmd.Stderr = &out, &said

@@ -63,7 +63,7 @@ func TestMachineID(t *testing.T) {
 		return p
 	}
 	none := filepath.Join(dir, "none")
-	good := script("good", `[ "$*" = "--vm-id -n" ] && printf %s `+idA)
+	good := script("good", `[ "$*" = "--vm-id -n" ] && [ "$WSL_INTEROP" = /run/WSL/1_interop ] && printf %s `+idA)
 	cases := []struct {
 		name string
 		s    system
@@ -80,7 +80,7 @@ func TestMachineID(t *testing.T) {
 	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
-			got, err := c.s.machineID(t.Context())
+			got, err := c.s.machineID(t.Context(), []string{"PATH=/usr/bin:/bin", "WSL_INTEROP=/run/WSL/1_interop"})
 			if c.err == "" {
 				if err != nil || got != id(t, idA) {
 					t.Errorf("%v, %v", got, err)

@@ -48,8 +48,9 @@ func ParseID(s string) (ID, error) {
 func Missing() error { return thisSystem.missing() }
 
 // MachineID returns the id of the virtual machine that this guest is, as its
-// init says, within a few seconds.
-func MachineID(ctx context.Context) (ID, error) { return thisSystem.machineID(ctx) }
+// init says, within a few seconds. env is the environment for the question, whose
+// WSL_INTEROP must not name a socket that is dead.
+func MachineID(ctx context.Context, env []string) (ID, error) { return thisSystem.machineID(ctx, env) }
 
 // Dial connects to a port of the host, within DialLimit. The file doesn't block.
 // No answer is an error that wraps os.ErrDeadlineExceeded and never a refusal:

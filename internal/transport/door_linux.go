@@ -59,7 +59,8 @@ func NewDoor() *Door {
 			return nil
 		},
 		MachineID: func(ctx context.Context) (string, error) {
-			id, err := hyperv.MachineID(ctx)
+			// wslinfo asks in the way in which Windows programs are started.
+			id, err := hyperv.MachineID(ctx, (&Command{Argv: []string{shell}}).environment(os.Environ()))
 			return id.String(), err
 		},
 		Dial: hyperv.Dial,
