@@ -78,6 +78,9 @@ type dialing struct {
 	done chan struct{}
 	up   *uplink
 	err  error
+	// blind says that drvsock.exe became known after it began. Written with the
+	// agent's mu, and not after done.
+	blind bool
 }
 
 var errEnding = errno.Errorf(errno.ENETDOWN, errno.LayerLink, "the daemon is ending")
@@ -118,6 +121,9 @@ func (a *agent) know(exe string) {
 	defer a.mu.Unlock()
 	if a.plan.Argv == nil {
 		a.next = time.Time{} // what failed for the lack of it may work
+		if a.trying != nil {
+			a.trying.blind = true
+		}
 	}
 }
 
@@ -130,6 +136,9 @@ func (a *agent) live(ctx context.Context) (*uplink, error) {
 	}
 	select {
 	case <-d.done:
+		if d.err != nil && d.blind {
+			return a.live(ctx) // once for each that became known
+		}
 		return d.up, d.err
 	case <-ctx.Done():
 		return nil, context.Cause(ctx)
@@ -194,6 +203,10 @@ func (a *agent) try(d *dialing) {
 	} else {
 		d.err = err
 		a.failed(err)
+		if d.blind {
+			a.next = time.Time{}
+			a.arm()
+		}
 	}
 	a.mu.Unlock()
 	close(d.done)

@@ -181,6 +181,32 @@ func TestTransport(t *testing.T) {
 	})
 }
 
+// TestKnownLate has a try under way, without drvsock.exe, when somebody brings it.
+func TestKnownLate(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		f := &fake{delay: time.Second, err: errors.New("no drvsock.exe")}
+		a := fakeAgent(f)
+		defer a.close()
+		var wg sync.WaitGroup
+		for _, knows := range []bool{false, true, true} {
+			wg.Go(func() {
+				if knows {
+					f.set(nil)
+					a.know("/mnt/c/drvsock.exe")
+				}
+				if err := open(t, a); err != nil {
+					t.Error(err)
+				}
+			})
+			time.Sleep(time.Millisecond)
+		}
+		wg.Wait()
+		if n := f.count(); n != 2 {
+			t.Errorf("%d links were tried, want 2", n)
+		}
+	})
+}
+
 // TestBackOff has an agent that can't be reached: calls fail at once with the
 // reason, and the pauses grow.
 func TestBackOff(t *testing.T) {
