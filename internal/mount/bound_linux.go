@@ -1,0 +1,375 @@
+package mount
+
+import (
+	"context"
+	"errors"
+	"net"
+	"os"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/hanwen/go-fuse/v2/fuse"
+	"golang.org/x/sys/unix"
+
+	"drvsock/internal/drive"
+	"drvsock/internal/errno"
+	"drvsock/internal/link"
+	"drvsock/internal/lookup"
+	"drvsock/internal/relay"
+	"drvsock/internal/wire"
+)
+
+const (
+	// bindFor bounds what the agent may take to make a socket.
+	bindFor = 30 * time.Second
+	// listenFor is how long a host program waits for a program that has bound its
+	// socket to listen.
+	listenFor = 5 * time.Second
+	// earlyBacklog is the host's backlog until the program's is known.
+	earlyBacklog = 4096
+	// appearFor bounds how long the file that the agent made may take to show
+	// beneath.
+	appearFor = 2 * time.Second
+)
+
+// A bound is a program's socket that was bound in the view. We hold no
+// descriptor of it: that would keep it open when the program closes it.
+type bound struct {
+	v     *view
+	node  *node // held
+	made  wire.Request
+	rel   string       // path of its file beneath, from the root of the view
+	owner *lookup.Task // as it was when it bound the socket
+	diag  *diag        // of its network namespace; nil if we can't ask there
+	gone  chan struct{}
+
+	number atomic.Uint32 // inode of the socket itself, 0 if unknown
+
+	// Used by the watch alone.
+	inode  uint32 // as number
+	cookie [2]uint32
+	found  bool // seen once
+	since  time.Time
+
+	mu      sync.Mutex
+	handle  *link.Stream // the host's socket, on the link of the time
+	listens bool         // as far as seen
+	backlog uint32       // of the host's socket, 0 if that doesn't listen
+	over    bool         // its name on the host is somebody else's now
+}
+
+// bind carries out the MKNOD that bind(2) is. ok is false for one that is no
+// business of the host: mknod(2) itself.
+func (v *view) bind(cancel <-chan struct{}, in *fuse.MknodIn, name string, out *fuse.EntryOut) (_ fuse.Status, ok bool) {
+	dir := v.node(in.NodeId)
+	if dir == nil {
+		return fuse.EPERM, true
+	}
+	tid := int(in.Pid)
+	c := callOf(tid)
+	if c.doing == doingOther || c.doing == doingConnect {
+		return 0, false
+	}
+	b := &bound{v: v, gone: make(chan struct{}), since: time.Now()}
+	if fd := c.socket(tid); fd >= 0 {
+		defer unix.Close(fd)
+		if !isStream(fd) {
+			return fuse.Status(unix.EOPNOTSUPP), true
+		}
+		var st unix.Stat_t
+		if unix.Fstat(fd, &st) == nil {
+			b.inode = uint32(st.Ino)
+			b.number.Store(b.inode)
+		}
+	}
+	var err error
+	if b.owner, err = lookup.ReadTask(tid); err != nil {
+		b.owner = &lookup.Task{TID: tid}
+	}
+	b.owner.EUID, b.owner.EGID = in.Uid, in.Gid
+	if b.diag, err = v.sockets.diagOf(tid); err != nil {
+		v.log.Warn("no look into the network namespace of a program: its socket counts as listening", "pid", b.owner.TGID, "err", err)
+	}
+	path, err := v.hostPath(dir, name)
+	if err == nil {
+		b.rel, err = v.relative(dir, name)
+	}
+	if err != nil {
+		return fuse.Status(number(err)), true
+	}
+	// A name without a folder is the socket's on the host too.
+	var bare []byte
+	if c.bareName(tid) {
+		bare = []byte(name)
+	}
+	b.made = wire.Request{Kind: wire.KindBind, Name: bare, Path: path, Mode: in.Mode & 0o777 &^ in.Umask, Caller: callerOf(b.owner)}
+	ctx, stop := interruptible(cancel)
+	defer stop()
+	ctx, stop2 := context.WithTimeout(ctx, bindFor)
+	defer stop2()
+	if b.handle, _, err = v.opts.Host.Open(ctx, b.made); err != nil {
+		v.log.Info("bind refused", "path", string(path), "pid", b.made.Caller.PID, "program", b.made.Caller.Program, "err", err)
+		if errors.Is(ctx.Err(), context.Canceled) {
+			return fuse.EINTR, true
+		}
+		return fuse.Status(number(err)), true
+	}
+	n, st, err := v.appeared(dir, name)
+	if err == nil {
+		err = v.own(n, &st, in)
+	}
+	if err != nil {
+		v.log.Warn("the socket that the host made is not seen", "path", string(path), "err", err)
+		b.handle.Reset(errno.FromSystem(err, errno.LayerGuest)) // which takes the bind back
+		return fuse.Status(number(err)), true
+	}
+	v.hold(n)
+	b.node = n
+	n.mu.Lock()
+	n.guest = b
+	n.mu.Unlock()
+	v.opts.Host.Route(b.handle, b.accepted)
+	if !v.opts.ListenLate || b.diag == nil {
+		b.backlog = earlyBacklog
+		if err := b.listenHost(ctx, b.handle, earlyBacklog); err != nil {
+			v.log.Warn("the host's socket does not listen", "path", string(path), "err", err)
+		}
+	}
+	v.sockets.add(b)
+	v.log.Debug("bound", "path", string(path), "pid", b.made.Caller.PID, "program", b.made.Caller.Program)
+	v.entry(n, &st, out)
+	return fuse.OK, true
+}
+
+// appeared finds the file that the agent made.
+func (v *view) appeared(dir *node, name string) (*node, unix.Stat_t, error) {
+	for start := time.Now(); ; time.Sleep(5 * time.Millisecond) {
+		n, st, err := v.findSocket(dir, name)
+		if err != unix.ENOENT || time.Since(start) > appearFor {
+			return n, st, err
+		}
+	}
+}
+
+// findSocket is find for a file that is known to be a socket, however it looks.
+func (v *view) findSocket(dir *node, base string) (*node, unix.Stat_t, error) {
+	var st unix.Stat_t
+	fd, err := unix.Openat(dir.fd, base, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, st, err
+	}
+	if err := unix.Fstatat(fd, "", &st, unix.AT_EMPTY_PATH); err != nil {
+		_ = unix.Close(fd)
+		return nil, st, err
+	}
+	st.Mode = st.Mode&^unix.S_IFMT | unix.S_IFSOCK
+	return v.adoptNew(fd, &st, name{dir.id, base}), st, nil
+}
+
+// own gives the socket's file to its maker, see Options.Own.
+func (v *view) own(n *node, st *unix.Stat_t, in *fuse.MknodIn) error {
+	if !v.opts.Own || st.Uid == in.Uid && st.Gid == in.Gid {
+		return nil
+	}
+	if err := unix.Fchownat(n.fd, "", int(in.Uid), int(in.Gid), unix.AT_EMPTY_PATH); err == nil {
+		_ = unix.Fchmodat(unix.AT_FDCWD, n.place(), in.Mode&0o777&^in.Umask, 0)
+	}
+	err := v.stat(n, st)
+	v.retime(n)
+	return err
+}
+
+// hostPath is what the host calls name in dir.
+func (v *view) hostPath(dir *node, name string) ([]byte, error) {
+	rel, err := v.relative(dir, name)
+	return v.hostOf(rel, err)
+}
+
+// hostPathOf is what the host calls the file of n.
+func (v *view) hostPathOf(n *node) ([]byte, error) {
+	rel, err := v.relative(n, "")
+	return v.hostOf(rel, err)
+}
+
+// relative is the path beneath from the root to n, or to name in it. The kernel
+// knows it, whatever was renamed since n was found.
+func (v *view) relative(n *node, name string) (string, error) {
+	path, err := readlink(n.fd)
+	if err != nil {
+		return "", err
+	}
+	root, err := readlink(v.root().fd)
+	if err != nil {
+		return "", err
+	}
+	rel, ok := strings.CutPrefix(path, strings.TrimSuffix(root, "/"))
+	if !ok || rel != "" && rel[0] != '/' {
+		return "", unix.ENOENT // moved out of the folder
+	}
+	if name != "" {
+		rel += "/" + name
+	}
+	return strings.TrimPrefix(rel, "/"), nil
+}
+
+func (v *view) hostOf(rel string, err error) ([]byte, error) {
+	if err != nil {
+		return nil, err
+	}
+	p := drive.JoinHost(v.opts.HostPath, []byte(rel))
+	if len(p) > wire.MaxPath {
+		return nil, unix.ENAMETOOLONG
+	}
+	return p, nil
+}
+
+func (v *view) root() *node { return v.node(fuse.FUSE_ROOT_ID) }
+
+// findQuickly is find without asking the host: it returns no node where that
+// would be necessary.
+func (v *view) findQuickly(dir *node, name string) (*node, unix.Stat_t, error) {
+	if v.asks {
+		var st unix.Stat_t
+		if err := unix.Fstatat(dir.fd, name, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
+			return nil, st, err
+		}
+		if v.dubious(&st) {
+			return nil, st, nil
+		}
+	}
+	return v.find(dir, name)
+}
+
+// dubious tells if a file that looks like an empty one could be a socket.
+func (v *view) dubious(st *unix.Stat_t) bool {
+	return v.asks && st.Mode&unix.S_IFMT == unix.S_IFREG && st.Size == 0
+}
+
+// unmask has a file that beneath looks like an empty one be a socket, if it is:
+// DrvFS shows those so that Windows programs made.
+func (v *view) unmask(dir *node, name string, st *unix.Stat_t) {
+	if !v.dubious(st) {
+		return
+	}
+	sock := *st
+	sock.Mode = st.Mode&^unix.S_IFMT | unix.S_IFSOCK
+	v.mu.Lock()
+	file, is := v.keys[keyOf(st)], v.keys[keyOf(&sock)] != nil
+	v.mu.Unlock()
+	if file != nil {
+		file.mu.Lock()
+		plain := file.plain
+		file.mu.Unlock()
+		if plain {
+			return
+		}
+	}
+	if !is {
+		path, err := v.hostPath(dir, name)
+		if err != nil {
+			return
+		}
+		ctx, cancel := context.WithTimeout(context.Background(), askFor)
+		defer cancel()
+		s, ans, err := v.opts.Host.Open(ctx, wire.Request{Kind: wire.KindStat, Path: path})
+		if err != nil {
+			return
+		}
+		_ = s.Close()
+		if ans.Stat == nil || !ans.Stat.Socket {
+			v.isPlain(dir, name, st)
+			return
+		}
+	}
+	*st = sock
+}
+
+// isPlain notes that the file of st is no socket, for as long as it is known.
+func (v *view) isPlain(dir *node, base string, st *unix.Stat_t) {
+	fd, err := unix.Openat(dir.fd, base, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return
+	}
+	var now unix.Stat_t
+	if unix.Fstatat(fd, "", &now, unix.AT_EMPTY_PATH) != nil || keyOf(&now) != keyOf(st) {
+		_ = unix.Close(fd)
+		return
+	}
+	n := v.adopt(fd, &now, name{dir.id, base})
+	n.mu.Lock()
+	n.plain = true
+	n.mu.Unlock()
+	// find takes its own reference; until then this one keeps the node.
+	time.AfterFunc(time.Second, func() { v.drop(n, 1) })
+}
+
+// accepted is the agent's word of a host program that connected.
+func (b *bound) accepted(in *link.Incoming) {
+	if !b.v.begin() {
+		in.Refuse(errno.Errorf(errno.ECONNREFUSED, errno.LayerGuest, "the view is gone"))
+		return
+	}
+	c, err := b.reach(in.Context(), in.Request.Peer)
+	if err != nil {
+		b.v.log.Info("host program turned away", "path", string(b.made.Path), "err", err)
+		in.Refuse(err)
+		return
+	}
+	s, err := in.Accept(wire.Answer{})
+	if err != nil {
+		_ = c.Close()
+		return
+	}
+	b.v.log.Debug("host program connected", "path", string(b.made.Path))
+	if err := relay.Join(c, s); err != nil {
+		b.v.log.Debug("connection ended", "err", err)
+	}
+}
+
+// reach connects a new socket to the program's listener. peer is the name that
+// the host program's socket is bound to, which the program then sees.
+func (b *bound) reach(ctx context.Context, peer []byte) (*end, error) {
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+	if err != nil {
+		return nil, os.NewSyscallError("socket", err)
+	}
+	f := os.NewFile(uintptr(fd), "program")
+	defer f.Close()
+	_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, soPassRights, 0)
+	b.v.hidden.nameAs(fd, string(peer))
+	start := time.Now()
+	for wait := time.Millisecond; ; wait = min(2*wait, 50*time.Millisecond) {
+		// The program sees its own user as the peer's: a program on the host has
+		// none here, and ours may be root. The right to open the socket's file is
+		// ours: the host has let its program in.
+		err := b.v.hidden.connectTo(b.node, b.owner, fd)
+		switch err {
+		case nil:
+			c, err := net.FileConn(f)
+			if err != nil {
+				return nil, err
+			}
+			return newEnd(c.(*net.UnixConn), b.owner.TGID)
+		case unix.EAGAIN, unix.EINTR: // no room: it has to accept first
+		case unix.ECONNREFUSED:
+			b.mu.Lock()
+			waits := !b.listens && b.diag != nil && time.Since(start) < listenFor
+			b.mu.Unlock()
+			if waits {
+				break
+			}
+			return nil, errno.Errorf(errno.ECONNREFUSED, errno.LayerGuest, "the program does not listen")
+		default:
+			return nil, err
+		}
+		select {
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		case <-b.gone:
+			return nil, errno.Errorf(errno.ECONNREFUSED, errno.LayerGuest, "the program closed its socket")
+		case <-time.After(wait):
+		}
+	}
+}

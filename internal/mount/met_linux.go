@@ -1,0 +1,421 @@
+package mount
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/hanwen/go-fuse/v2/fuse"
+	"golang.org/x/sys/unix"
+
+	"drvsock/internal/errno"
+	"drvsock/internal/link"
+	"drvsock/internal/lookup"
+	"drvsock/internal/relay"
+	"drvsock/internal/wire"
+)
+
+const (
+	// offerFor is how long a connection of the host waits for the program that
+	// asked for it: its connect is on the way, unless it was interrupted.
+	offerFor = 5 * time.Second
+	// idleAfter is how long we listen on a host's socket that nobody connects to.
+	idleAfter = time.Minute
+	// askFor bounds a question about a file.
+	askFor = 2 * time.Second
+	// soPassRights is SO_PASSRIGHTS, Linux 6.16: with 0 whoever sends a descriptor
+	// to the socket gets EPERM.
+	soPassRights = 83
+)
+
+// A met is a socket of the host that programs of the guest connect to: our
+// listener on its file of the view.
+type met struct {
+	v    *view
+	node *node
+	l    *net.UnixListener
+
+	mu     sync.Mutex
+	used   time.Time
+	offers map[int][]*offer // by process
+	closed bool
+}
+
+// An offer is a connection that the agent has made already.
+type offer struct {
+	tid    int
+	stream *link.Stream
+	timer  *time.Timer
+}
+
+// meet prepares for a connect to n, a socket that was found as name in dir. Its
+// error is that of the lookup, and so of the call.
+//
+// A task that only looks gets no more than the attributes. What a task can't be
+// told from one that connects, our listener accepts, and the agent is asked then:
+// a refusal comes as the end of the connection.
+func (v *view) meet(cancel <-chan struct{}, in *fuse.InHeader, dir *node, name string, n *node) error {
+	if n.boundSocket() != nil {
+		return nil // the kernel finds the program's own, or refuses
+	}
+	tid := int(in.Pid)
+	c := callOf(tid)
+	if c.doing != doingConnect && c.doing != doingUnknown {
+		return nil
+	}
+	task, err := lookup.ReadTask(tid)
+	if err != nil {
+		task = &lookup.Task{TID: tid, EUID: in.Uid, EGID: in.Gid}
+	} else if task.May(n.fd, unix.W_OK) != nil {
+		return nil // which the kernel refuses; the host is not to know of it
+	}
+	m, err := n.meeting(v, name)
+	if err != nil {
+		v.log.Warn("socket of the host", "name", name, "err", err)
+		return unix.ECONNREFUSED
+	}
+	if c.doing != doingConnect {
+		return nil
+	}
+	req := wire.Request{Kind: wire.KindConnect, Caller: callerOf(task)}
+	open := v.opts.Host.Open
+	if fd := c.socket(tid); fd >= 0 {
+		defer unix.Close(fd)
+		if !isStream(fd) || !unconnected(fd) {
+			return nil
+		}
+		nonblock, limit := waiting(fd)
+		req.Nonblock, req.Timeout = nonblock, uint32(limit.Milliseconds())
+		var st unix.Stat_t
+		if unix.Fstat(fd, &st) == nil {
+			if b := v.sockets.of(uint32(st.Ino)); b != nil { // it has a name on the host
+				ctx, cancel := context.WithTimeout(context.Background(), bindFor)
+				handle, err := b.connects(ctx)
+				cancel()
+				if err != nil {
+					return refused(err)
+				}
+				req.From = handle.ID()
+				open = handle.Link().Open
+			}
+		}
+	}
+	if m.offered(task.TGID, tid) {
+		return nil // looked up twice for one call
+	}
+	if req.Path, err = v.hostPath(dir, name); err != nil {
+		return err
+	}
+	ctx, stop := interruptible(cancel)
+	defer stop()
+	s, _, err := open(ctx, req)
+	if err != nil {
+		if ctx.Err() != nil {
+			return unix.EINTR
+		}
+		v.log.Info("connect refused", "path", string(req.Path), "pid", req.Caller.PID, "program", req.Caller.Program, "err", err)
+		return refused(err)
+	}
+	v.log.Debug("connected", "path", string(req.Path), "pid", req.Caller.PID, "program", req.Caller.Program)
+	m.offer(task.TGID, tid, s)
+	return nil
+}
+
+// connects says that the socket is about to be a connection, whose loss nobody
+// can mend, and returns its stream. A host's socket that listens can't connect,
+// so one that does by anticipation is made anew.
+func (b *bound) connects(ctx context.Context) (*link.Stream, error) {
+	b.mu.Lock()
+	old, early := b.handle, b.backlog > 0 && !b.listens
+	b.over = true
+	b.mu.Unlock()
+	if !early {
+		return old, nil
+	}
+	old.Reset(errno.Errorf(errno.ECONNABORTED, errno.LayerGuest, "the program connects"))
+	for {
+		handle, _, err := b.v.opts.Host.Open(ctx, b.made)
+		if errors.Is(err, errno.EADDRINUSE) && ctx.Err() == nil { // not taken back yet
+			time.Sleep(time.Millisecond)
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		if fd, st, err := b.newFile(); err == nil {
+			b.v.rekey(b.node, fd, &st)
+		}
+		b.v.opts.Host.Route(handle, b.accepted)
+		b.mu.Lock()
+		b.handle, b.backlog = handle, 0
+		b.mu.Unlock()
+		return handle, nil
+	}
+}
+
+func callerOf(t *lookup.Task) wire.Caller {
+	return wire.Caller{UID: t.EUID, GID: t.EGID, PID: uint32(t.TGID), Program: t.Name}
+}
+
+// waiting tells how long the socket would wait in connect(2).
+func waiting(fd int) (nonblock bool, limit time.Duration) {
+	if flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFL, 0); err == nil && flags&unix.O_NONBLOCK != 0 {
+		return true, 0
+	}
+	if tv, err := unix.GetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_SNDTIMEO); err == nil {
+		limit = time.Duration(tv.Nano())
+	}
+	return false, limit
+}
+
+// refused makes of a lost link what a connecting program knows: that nobody is
+// there.
+func refused(err error) error {
+	var e *errno.Error
+	if errors.As(err, &e) && e.Layer != errno.LayerLink {
+		return e
+	}
+	return errno.Errorf(errno.ECONNREFUSED, errno.LayerLink, "%v", err)
+}
+
+// number is the errno of what failed on the way to the host.
+func number(err error) errno.Errno { return errno.FromSystem(err, errno.LayerGuest).Errno }
+
+// patience is how long what was asked on behalf of a task goes on after a signal
+// came for that task. A task that was killed is not gone before we answer; on
+// the other hand signals are sent for little reason (Go's runtime), and programs
+// don't expect a call that is over in no time to be interrupted.
+const patience = 200 * time.Millisecond
+
+// interruptible returns a context that ends soon after the kernel's INTERRUPT.
+func interruptible(cancel <-chan struct{}) (context.Context, func()) {
+	ctx, end := context.WithCancel(context.Background())
+	go func() {
+		select {
+		case <-ctx.Done():
+			return
+		case <-cancel:
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(patience):
+			end()
+		}
+	}()
+	return ctx, end
+}
+
+// meeting returns the listener on n, made now if need be.
+func (n *node) meeting(v *view, name string) (*met, error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.host != nil {
+		n.host.mu.Lock()
+		n.host.used = time.Now()
+		n.host.mu.Unlock()
+		return n.host, nil
+	}
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+	if err != nil {
+		return nil, os.NewSyscallError("socket", err)
+	}
+	f := os.NewFile(uintptr(fd), "listener")
+	defer f.Close()
+	_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, soPassRights, 0)
+	if err := v.hidden.bindTo(n, name, fd); err != nil {
+		return nil, fmt.Errorf("bind in the view: %w", err)
+	}
+	// A client that asks who listens (SO_PEERCRED) is told the file's owner, and
+	// not root.
+	owner := lookup.Task{EUID: v.uid, EGID: uint32(os.Getegid())}
+	var st unix.Stat_t
+	if v.stat(n, &st) == nil {
+		owner.EUID, owner.EGID = st.Uid, st.Gid
+	}
+	if err := owner.AsPeer(func() error { return unix.Listen(fd, 4096) }); err != nil {
+		return nil, fmt.Errorf("listen in the view: %w", err)
+	}
+	l, err := net.FileListener(f)
+	if err != nil {
+		return nil, fmt.Errorf("adopt a listener: %w", err)
+	}
+	m := &met{v: v, node: n, l: l.(*net.UnixListener), used: time.Now(), offers: map[int][]*offer{}}
+	m.l.SetUnlinkOnClose(false)
+	if !v.begin() {
+		_ = l.Close()
+		return nil, unix.ENOTCONN
+	}
+	n.host = m
+	v.sockets.watchMet(m)
+	go m.serve()
+	return m, nil
+}
+
+// offered tells if thread tid has been made an offer already.
+func (m *met) offered(pid, tid int) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, o := range m.offers[pid] {
+		if o.tid == tid {
+			return true
+		}
+	}
+	return false
+}
+
+// offer keeps s for the connection of process pid that is to come.
+func (m *met) offer(pid, tid int, s *link.Stream) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.closed {
+		s.Reset(errno.Errorf(errno.ECONNABORTED, errno.LayerGuest, "the view is gone"))
+		return
+	}
+	o := &offer{tid: tid, stream: s}
+	o.timer = time.AfterFunc(offerFor, func() {
+		if m.withdraw(pid, o) {
+			s.Reset(errno.Errorf(errno.ECONNABORTED, errno.LayerGuest, "the program did not connect"))
+		}
+	})
+	m.offers[pid] = append(m.offers[pid], o)
+}
+
+// withdraw takes o out, unless somebody has.
+func (m *met) withdraw(pid int, o *offer) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for i, p := range m.offers[pid] {
+		if p == o {
+			m.offers[pid] = append(m.offers[pid][:i:i], m.offers[pid][i+1:]...)
+			if len(m.offers[pid]) == 0 {
+				delete(m.offers, pid)
+			}
+			o.timer.Stop()
+			return true
+		}
+	}
+	return false
+}
+
+// take returns the oldest offer to a process, or nil.
+func (m *met) take(pid int) *link.Stream {
+	m.mu.Lock()
+	list := m.offers[pid]
+	m.mu.Unlock()
+	for _, o := range list {
+		if m.withdraw(pid, o) {
+			return o.stream
+		}
+	}
+	return nil
+}
+
+// serve accepts until the listener is closed.
+func (m *met) serve() {
+	for pause := time.Millisecond; ; {
+		c, err := m.l.AcceptUnix()
+		switch {
+		case err == nil:
+			pause = time.Millisecond
+			if m.v.begin() {
+				go m.join(c)
+			} else {
+				_ = c.Close()
+			}
+		case errors.Is(err, net.ErrClosed):
+			return
+		default: // out of descriptors
+			time.Sleep(pause)
+			pause = min(2*pause, time.Second)
+		}
+	}
+}
+
+// join relays one connection.
+func (m *met) join(c *net.UnixConn) {
+	cred, err := peerOf(c)
+	if err != nil {
+		_ = c.Close()
+		return
+	}
+	s := m.take(int(cred.Pid))
+	if s == nil {
+		if s, err = m.late(cred); err != nil {
+			m.v.log.Info("connection ended: the host refused it", "pid", cred.Pid, "err", err)
+			_ = c.Close()
+			return
+		}
+	}
+	e, err := newEnd(c, int(cred.Pid))
+	if err != nil {
+		s.Reset(errno.FromSystem(err, errno.LayerGuest))
+		return
+	}
+	if err := relay.Join(e, s); err != nil {
+		m.v.log.Debug("connection ended", "err", err)
+	}
+}
+
+// late asks the agent for a connection that was accepted without asking.
+func (m *met) late(cred *unix.Ucred) (*link.Stream, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	defer cancel()
+	path, err := m.v.hostPathOf(m.node)
+	if err != nil {
+		return nil, err
+	}
+	req := wire.Request{Kind: wire.KindConnect, Path: path, Caller: wire.Caller{UID: cred.Uid, GID: cred.Gid, PID: uint32(cred.Pid)}}
+	if t, err := lookup.ReadTask(int(cred.Pid)); err == nil {
+		req.Caller.Program = t.Name
+	}
+	s, _, err := m.v.opts.Host.Open(ctx, req)
+	return s, err
+}
+
+func peerOf(c *net.UnixConn) (cred *unix.Ucred, err error) {
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return nil, err
+	}
+	if e := raw.Control(func(fd uintptr) {
+		_ = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, soPassRights, 0)
+		cred, err = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED)
+	}); e != nil {
+		return nil, e
+	}
+	return cred, err
+}
+
+// idle closes the listener if nobody has used it for long.
+func (m *met) idle(now time.Time) bool {
+	m.node.mu.Lock()
+	defer m.node.mu.Unlock()
+	m.mu.Lock()
+	old := now.Sub(m.used) > idleAfter && len(m.offers) == 0
+	m.mu.Unlock()
+	if old {
+		m.stop()
+		m.node.host = nil
+	}
+	return old
+}
+
+// stop ends the listener; connections go on.
+func (m *met) stop() {
+	m.mu.Lock()
+	m.closed = true
+	offers := m.offers
+	m.offers = map[int][]*offer{}
+	m.mu.Unlock()
+	_ = m.l.Close()
+	for _, list := range offers {
+		for _, o := range list {
+			o.timer.Stop()
+			o.stream.Reset(errno.Errorf(errno.ECONNABORTED, errno.LayerGuest, "the view is gone"))
+		}
+	}
+}

@@ -1,0 +1,274 @@
+package mount
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"sync"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+	"golang.org/x/sys/unix"
+
+	"drvsock/internal/agent"
+	"drvsock/internal/errno"
+	"drvsock/internal/link"
+	"drvsock/internal/wire"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// limit bounds what must not hang.
+const limit = 20 * time.Second
+
+// near is a Host: an agent in this process.
+type near struct {
+	t *testing.T
+
+	mu     sync.Mutex
+	l      *link.Link
+	routes map[uint32]func(*link.Incoming)
+	ended  chan struct{}
+}
+
+func newNear(t *testing.T, dir string) *near {
+	t.Helper()
+	h := &near{t: t}
+	h.connect(dir)
+	t.Cleanup(h.lose)
+	return h
+}
+
+// connect makes a link.
+func (h *near) connect(dir string) {
+	h.t.Helper()
+	a, b := net.Pipe()
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		_ = agent.Serve(b, agent.Config{Drives: map[byte]string{'C': dir}})
+	}()
+	routes := map[uint32]func(*link.Incoming){}
+	l, err := link.New(a, link.Config{Role: wire.RoleGuest, Handler: func(in *link.Incoming) {
+		h.mu.Lock()
+		fn := routes[in.Request.From]
+		h.mu.Unlock()
+		if fn == nil {
+			in.Refuse(errno.ECONNREFUSED)
+			return
+		}
+		fn(in)
+	}})
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.l, h.routes, h.ended = l, routes, ended
+}
+
+// lose ends the link.
+func (h *near) lose() {
+	h.mu.Lock()
+	l, ended := h.l, h.ended
+	h.mu.Unlock()
+	_ = l.Close()
+	<-ended
+}
+
+func (h *near) Open(ctx context.Context, req wire.Request) (*link.Stream, wire.Answer, error) {
+	h.mu.Lock()
+	l := h.l
+	h.mu.Unlock()
+	return l.Open(ctx, req)
+}
+
+func (h *near) Route(s *link.Stream, fn func(*link.Incoming)) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.routes[s.ID()] = fn
+}
+
+// mounted makes a folder and a view of it.
+func mounted(t *testing.T, change func(*view)) (beneath, at string, h *near, m *Mounted) {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		t.Skip("needs root")
+	}
+	if _, err := os.Stat("/dev/fuse"); err != nil {
+		t.Skip(err)
+	}
+	beneath, at = t.TempDir(), t.TempDir()
+	h = newNear(t, beneath)
+	testHook = change
+	defer func() { testHook = nil }()
+	m, err := Mount(at, Options{Host: h, HostPath: []byte(`C:\`), Beneath: beneath, Log: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := m.Close(); err != nil {
+			t.Error(err)
+		}
+		select {
+		case <-m.Done():
+		case <-time.After(limit):
+			t.Error("the view is still served")
+		}
+	})
+	return beneath, at, h, m
+}
+
+// answers tells if the server at path sends its byte.
+func answers(path string) error {
+	c, err := net.Dial("unix", path)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	_ = c.SetDeadline(time.Now().Add(limit))
+	_, err = c.Read(make([]byte, 1))
+	return err
+}
+
+// listen serves a byte to everyone.
+func listen(t *testing.T, path string) net.Listener {
+	t.Helper()
+	l, err := net.Listen("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.(*net.UnixListener).SetUnlinkOnClose(false)
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			_, _ = c.Write([]byte("x"))
+			c.Close()
+		}
+	})
+	t.Cleanup(func() { l.Close(); wg.Wait() })
+	return l
+}
+
+func until(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	for end := time.Now().Add(limit); !ok(); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("%s: not in %v", what, limit)
+		}
+	}
+}
+
+// TestBothWays has servers on both sides and everyone connect to them.
+func TestBothWays(t *testing.T) {
+	beneath, at, _, _ := mounted(t, nil)
+	listen(t, beneath+"/h")
+	listen(t, at+"/n")
+	until(t, "the host reaches the guest", func() bool { return answers(beneath+"/n") == nil })
+	for range 20 {
+		for _, p := range []string{at + "/h", at + "/n", beneath + "/n"} {
+			if err := answers(p); err != nil {
+				t.Errorf("%s: %v", filepath.Base(p), err)
+			}
+		}
+	}
+}
+
+// TestUnknownCall is how it goes where /proc doesn't tell what a task does.
+func TestUnknownCall(t *testing.T) {
+	unknown.Store(true)
+	defer unknown.Store(false)
+	beneath, at, _, _ := mounted(t, nil)
+	l := listen(t, beneath+"/h")
+	n := listen(t, at+"/n")
+	for range 5 {
+		if err := answers(at + "/h"); err != nil {
+			t.Errorf("host's server: %v", err)
+		}
+	}
+	until(t, "the host reaches the guest", func() bool { return answers(beneath+"/n") == nil })
+	n.Close()
+	until(t, "the host is refused", func() bool { return errors.Is(answers(beneath+"/n"), unix.ECONNREFUSED) })
+	l.Close()
+	if err := answers(at + "/h"); err == nil {
+		t.Error("a server that is gone answers")
+	}
+}
+
+// TestRestore loses the link.
+func TestRestore(t *testing.T) {
+	beneath, at, h, m := mounted(t, nil)
+	listen(t, beneath+"/h")
+	l := listen(t, at+"/n")
+	until(t, "the host reaches the guest", func() bool { return answers(beneath+"/n") == nil })
+	h.lose()
+	if err := answers(at + "/h"); !errors.Is(err, unix.ECONNREFUSED) {
+		t.Errorf("connect without a link: %v", err)
+	}
+	if fd, err := net.Listen("unix", at+"/other"); err == nil {
+		fd.Close()
+		t.Error("bind works without a link")
+	}
+	h.connect(beneath)
+	m.LinkUp()
+	until(t, "the host reaches the guest again", func() bool { return answers(beneath+"/n") == nil })
+	for _, p := range []string{at + "/h", at + "/n"} {
+		if err := answers(p); err != nil {
+			t.Errorf("%s: %v", p, err)
+		}
+	}
+	l.Close()
+	until(t, "the host is refused", func() bool { return errors.Is(answers(beneath+"/n"), unix.ECONNREFUSED) })
+}
+
+// TestShownAsFile is a folder beneath that shows the host's sockets as files, as
+// DrvFS does.
+func TestShownAsFile(t *testing.T) {
+	_, at, h, _ := mounted(t, func(v *view) { v.asks = true })
+	for _, name := range []string{"empty", "full"} {
+		if err := os.WriteFile(at+"/"+name, []byte(map[string]string{"full": "x"}[name]), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	_ = h
+	for _, name := range []string{"empty", "full"} {
+		if st, err := os.Lstat(at + "/" + name); err != nil || !st.Mode().IsRegular() {
+			t.Errorf("%s: %v, %v", name, st, err)
+		}
+	}
+}
+
+// TestNothingLeft uses what a view has and counts descriptors.
+func TestNothingLeft(t *testing.T) {
+	count := func() int {
+		l, _ := os.ReadDir("/proc/self/fd")
+		return len(l)
+	}
+	before := count()
+	t.Run("use", func(t *testing.T) {
+		beneath, at, _, _ := mounted(t, nil)
+		listen(t, beneath+"/h")
+		listen(t, at+"/n")
+		if err := answers(at + "/h"); err != nil {
+			t.Error(err)
+		}
+		for i := range 50 {
+			if err := os.WriteFile(fmt.Sprintf("%s/%d", at, i), []byte("x"), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if l, err := os.ReadDir(at); err != nil || len(l) != 52 {
+			t.Errorf("%d entries, %v", len(l), err)
+		}
+	})
+	until(t, "descriptors are closed", func() bool { return count() <= before })
+}

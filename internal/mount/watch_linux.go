@@ -1,0 +1,491 @@
+package mount
+
+import (
+	"context"
+	"errors"
+	"os"
+	"strconv"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"drvsock/internal/errno"
+	"drvsock/internal/link"
+	"drvsock/internal/wire"
+)
+
+// The watch looks at the sockets that programs bound: often while one may be
+// about to listen, seldom while nothing happens.
+const (
+	shortPause = 100 * time.Microsecond
+	longPause  = 50 * time.Millisecond
+	// perLook is how many times its own length the watch rests after each look.
+	perLook = 3
+	// bareFor is how long a socket may not be seen after its file was made.
+	bareFor = 5 * time.Second
+	// dumpFrom is the number of sockets from which on one look at all of the
+	// system's is cheaper than one at each.
+	dumpFrom = 6
+)
+
+// sockets are those that programs bound and live, and our listeners.
+type sockets struct {
+	v      *view
+	vfsDev uint32 // of the view, as sock_diag has it
+	wake   chan struct{}
+	quit   chan struct{}
+	ended  sync.WaitGroup
+	mend   sync.Mutex // held while sockets are made anew
+
+	mu    sync.Mutex
+	bound map[*bound]bool
+	mets  map[*met]bool
+	diags map[string]*diag // by network namespace
+	over  bool
+}
+
+func newSockets(v *view) *sockets {
+	return &sockets{
+		v: v, wake: make(chan struct{}, 1), quit: make(chan struct{}),
+		bound: map[*bound]bool{}, mets: map[*met]bool{}, diags: map[string]*diag{},
+	}
+}
+
+func (s *sockets) start() {
+	s.ended.Add(1)
+	go s.run()
+}
+
+// diagOf returns what to ask about the sockets of thread tid.
+func (s *sockets) diagOf(tid int) (*diag, error) {
+	own, err := os.Readlink("/proc/self/ns/net")
+	if err != nil {
+		return nil, err
+	}
+	ns, err := os.Readlink("/proc/" + strconv.Itoa(tid) + "/ns/net")
+	if err != nil || ns == own {
+		ns, tid = own, 0
+	}
+	s.mu.Lock()
+	d := s.diags[ns]
+	s.mu.Unlock()
+	if d != nil {
+		return d, nil
+	}
+	if d, err = newDiag(tid); err != nil {
+		return nil, err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if old := s.diags[ns]; old != nil {
+		d.close()
+		return old, nil
+	}
+	s.diags[ns] = d
+	return d, nil
+}
+
+func (s *sockets) add(b *bound) {
+	s.mu.Lock()
+	s.bound[b] = true
+	s.mu.Unlock()
+	s.poke()
+}
+
+// of finds the live socket with this inode, or nil.
+func (s *sockets) of(inode uint32) *bound {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for b := range s.bound {
+		if b.number.Load() == inode {
+			return b
+		}
+	}
+	return nil
+}
+
+func (s *sockets) watchMet(m *met) {
+	s.mu.Lock()
+	s.mets[m] = true
+	s.mu.Unlock()
+}
+
+func (s *sockets) poke() {
+	select {
+	case s.wake <- struct{}{}:
+	default:
+	}
+}
+
+// run is the watch.
+func (s *sockets) run() {
+	defer s.ended.Done()
+	idle := time.NewTicker(idleAfter / 4)
+	defer idle.Stop()
+	timer := time.NewTimer(time.Hour)
+	defer timer.Stop()
+	pause := longPause
+	for {
+		select {
+		case <-s.quit:
+			return
+		case <-s.wake:
+			pause = shortPause
+		case <-timer.C:
+		case now := <-idle.C:
+			s.sweepMets(now)
+		}
+		start := time.Now()
+		some := s.look()
+		if !some {
+			timer.Reset(time.Hour)
+			continue
+		}
+		timer.Reset(max(pause, perLook*time.Since(start)))
+		pause = min(pause+pause/4, longPause)
+	}
+}
+
+func (s *sockets) sweepMets(now time.Time) {
+	s.mu.Lock()
+	var all []*met
+	for m := range s.mets {
+		all = append(all, m)
+	}
+	s.mu.Unlock()
+	for _, m := range all {
+		if m.idle(now) {
+			s.mu.Lock()
+			delete(s.mets, m)
+			s.mu.Unlock()
+		}
+	}
+}
+
+// look finds out what became of each socket; it tells if there are any.
+func (s *sockets) look() bool {
+	s.mu.Lock()
+	by := map[*diag][]*bound{}
+	for b := range s.bound {
+		by[b.diag] = append(by[b.diag], b)
+	}
+	s.mu.Unlock()
+	for d, list := range by {
+		if d == nil {
+			continue // and they are over with the view
+		}
+		byInode, byFile := map[uint32]*bound{}, map[uint32]*bound{}
+		for _, b := range list {
+			if b.inode != 0 {
+				byInode[b.inode] = b
+			} else {
+				byFile[uint32(b.node.ino)] = b
+			}
+		}
+		seenNow := map[*bound]bool{}
+		if len(byFile) > 0 || len(list) >= dumpFrom {
+			err := d.all(func(e *seen) {
+				b := byInode[e.inode]
+				if b == nil && e.vfsDev == s.vfsDev {
+					b = byFile[e.vfsInode]
+				}
+				if b != nil && b.is(e) {
+					seenNow[b] = true
+					b.state(e)
+				}
+			})
+			if err != nil {
+				s.v.log.Debug("sock_diag", "err", err)
+				continue
+			}
+		}
+		for _, b := range list {
+			if !seenNow[b] {
+				s.single(d, b)
+			}
+		}
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.bound) > 0
+}
+
+// single asks for one socket: those that a look at all didn't show too, since
+// the kernel may leave some out where others come and go.
+func (s *sockets) single(d *diag, b *bound) {
+	if b.inode == 0 {
+		if time.Since(b.since) > bareFor { // bind failed after MKNOD
+			s.remove(b)
+		}
+		return
+	}
+	cookie := b.cookie
+	if !b.found {
+		cookie = [2]uint32{^uint32(0), ^uint32(0)}
+	}
+	e, err := d.one(b.inode, cookie)
+	switch {
+	case err == nil:
+		if b.is(&e) {
+			b.state(&e)
+		} else if b.found || time.Since(b.since) > bareFor {
+			s.remove(b)
+		}
+	case errors.Is(err, unix.ENOENT):
+		s.remove(b)
+	default:
+		s.v.log.Debug("sock_diag", "err", err)
+	}
+}
+
+// is tells if e is b's socket, bound to b's file.
+func (b *bound) is(e *seen) bool {
+	if b.found {
+		return e.inode == b.inode && e.cookie == b.cookie
+	}
+	return e.vfsDev == b.v.sockets.vfsDev
+}
+
+// state takes in what the kernel says of the socket.
+func (b *bound) state(e *seen) {
+	b.found, b.inode, b.cookie = true, e.inode, e.cookie
+	b.number.Store(e.inode)
+	if e.listens {
+		b.nowListens(max(e.backlog, 1))
+	}
+}
+
+// nowListens has the host's socket listen too, with the program's backlog.
+func (b *bound) nowListens(backlog uint32) {
+	b.mu.Lock()
+	same := b.listens && b.backlog == backlog
+	b.listens, b.backlog = true, backlog
+	handle := b.handle
+	b.mu.Unlock()
+	if same {
+		return
+	}
+	b.v.sockets.ended.Add(1)
+	go func() {
+		defer b.v.sockets.ended.Done()
+		ctx, cancel := context.WithTimeout(context.Background(), bindFor)
+		defer cancel()
+		err := b.listenHost(ctx, handle, backlog)
+		select {
+		case <-handle.Link().Done(): // which is restore's business
+		case <-b.gone:
+		default:
+			if err != nil {
+				b.v.log.Warn("the host's socket does not listen", "path", string(b.made.Path), "err", err)
+				return
+			}
+			b.v.log.Debug("listening", "path", string(b.made.Path))
+		}
+	}()
+}
+
+// listenHost has the host's socket listen, or changes its backlog.
+func (b *bound) listenHost(ctx context.Context, handle *link.Stream, backlog uint32) error {
+	req := wire.Request{Kind: wire.KindListen, From: handle.ID(), Backlog: backlog, Caller: b.made.Caller}
+	s, _, err := handle.Link().Open(ctx, req)
+	if err != nil {
+		return err
+	}
+	return s.Close()
+}
+
+// remove ends the host's half of a socket that the program closed. The file
+// stays, as it does on one machine.
+func (s *sockets) remove(b *bound) {
+	s.mu.Lock()
+	there := s.bound[b]
+	delete(s.bound, b)
+	s.mu.Unlock()
+	if !there {
+		return
+	}
+	close(b.gone)
+	b.mu.Lock()
+	handle := b.handle
+	b.mu.Unlock()
+	_ = handle.Close()
+	s.v.drop(b.node, 1)
+	s.v.log.Debug("closed", "path", string(b.made.Path))
+}
+
+// close lets go of all sockets.
+func (s *sockets) close() {
+	s.mu.Lock()
+	over := s.over
+	s.over = true
+	var all []*bound
+	for b := range s.bound {
+		all = append(all, b)
+	}
+	mets := s.mets
+	s.mets = map[*met]bool{}
+	s.mu.Unlock()
+	if over {
+		return
+	}
+	close(s.quit)
+	for _, b := range all {
+		s.remove(b)
+	}
+	for m := range mets {
+		m.node.mu.Lock()
+		m.stop()
+		m.node.host = nil
+		m.node.mu.Unlock()
+	}
+	s.ended.Wait()
+	for _, d := range s.diags {
+		d.close()
+	}
+}
+
+// Pauses between two tries to bring sockets back after the link was lost.
+const (
+	firstPause = 100 * time.Millisecond
+	lastPause  = 5 * time.Second
+)
+
+// restore brings the sockets back on a new link, however long that takes.
+func (s *sockets) restore() {
+	defer s.ended.Done()
+	s.mend.Lock()
+	defer s.mend.Unlock()
+	for pause := firstPause; ; pause = min(2*pause, lastPause) {
+		s.mu.Lock()
+		var all []*bound
+		for b := range s.bound {
+			all = append(all, b)
+		}
+		s.mu.Unlock()
+		missing := 0
+		for _, b := range all {
+			if b.healthy() {
+				continue
+			}
+			if err := b.rebind(); err != nil {
+				s.v.log.Warn("socket not back yet", "path", string(b.made.Path), "err", err)
+				missing++
+			}
+		}
+		if missing == 0 {
+			return
+		}
+		select {
+		case <-s.quit:
+			return
+		case <-time.After(pause):
+		}
+	}
+}
+
+// healthy tells if the socket needs no new host socket.
+func (b *bound) healthy() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.over {
+		return true
+	}
+	select {
+	case <-b.handle.Done():
+		return false
+	default:
+		return true
+	}
+}
+
+// rebind makes the host's socket anew. A file that an agent left behind when it
+// was killed is replaced, if it is the very one that was made for this socket.
+func (b *bound) rebind() error {
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	v := b.v
+	handle, _, err := v.opts.Host.Open(ctx, b.made)
+	if errors.Is(err, errno.EADDRINUSE) {
+		if !b.inPlace() {
+			v.log.Warn("another file has the name of a socket that was lost", "path", string(b.made.Path))
+			b.mu.Lock()
+			b.over = true
+			b.mu.Unlock()
+			return nil
+		}
+		if err := b.removeStale(ctx); err != nil {
+			return err
+		}
+		handle, _, err = v.opts.Host.Open(ctx, b.made)
+	}
+	if err != nil {
+		return err
+	}
+	if fd, st, err := b.newFile(); err == nil {
+		v.rekey(b.node, fd, &st)
+	}
+	v.opts.Host.Route(handle, b.accepted)
+	b.mu.Lock()
+	b.handle = handle
+	backlog := b.backlog
+	b.mu.Unlock()
+	select {
+	case <-b.gone: // closed meanwhile
+		return handle.Close()
+	default:
+	}
+	if backlog > 0 {
+		if err := b.listenHost(ctx, handle, backlog); err != nil {
+			_ = handle.Close()
+			return err
+		}
+	}
+	v.log.Info("socket is back", "path", string(b.made.Path))
+	return nil
+}
+
+// newFile opens the file that the agent made anew.
+func (b *bound) newFile() (int, unix.Stat_t, error) {
+	var st unix.Stat_t
+	fd, err := unix.Openat(b.v.root().fd, b.rel, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return -1, st, err
+	}
+	if err := unix.Fstatat(fd, "", &st, unix.AT_EMPTY_PATH); err != nil {
+		_ = unix.Close(fd)
+		return -1, st, err
+	}
+	st.Mode = st.Mode&^unix.S_IFMT | unix.S_IFSOCK
+	return fd, st, nil
+}
+
+// inPlace tells if the file that was made for the socket still has its name.
+func (b *bound) inPlace() bool {
+	fd, st, err := b.newFile()
+	if err != nil {
+		return false
+	}
+	_ = unix.Close(fd)
+	b.v.mu.Lock()
+	defer b.v.mu.Unlock()
+	return b.node.key == keyOf(&st)
+}
+
+// removeStale removes the socket's file if nobody listens on it.
+func (b *bound) removeStale(ctx context.Context) error {
+	host := b.v.opts.Host
+	s, _, err := host.Open(ctx, wire.Request{Kind: wire.KindConnect, Path: b.made.Path, Nonblock: true, Caller: b.made.Caller})
+	if err == nil {
+		s.Reset(errno.Errorf(errno.ECONNABORTED, errno.LayerGuest, "only looking if somebody listens"))
+		return errno.Errorf(errno.EADDRINUSE, errno.LayerGuest, "somebody else listens")
+	}
+	if !errors.Is(err, errno.ECONNREFUSED) {
+		return err
+	}
+	s, _, err = host.Open(ctx, wire.Request{Kind: wire.KindUnlink, Path: b.made.Path, Caller: b.made.Caller})
+	if err == nil {
+		return s.Close()
+	}
+	return err
+}
