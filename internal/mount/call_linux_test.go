@@ -85,8 +85,7 @@ func TestDiag(t *testing.T) {
 	if unix.Fstat(fd, &own) != nil || unix.Stat(file, &st) != nil {
 		t.Fatal("stat")
 	}
-	any := [2]uint32{^uint32(0), ^uint32(0)}
-	s, err := d.one(uint32(own.Ino), any)
+	s, err := d.one(uint32(own.Ino), anyCookie)
 	if err != nil || s.listens || s.vfsInode != uint32(st.Ino) || s.vfsDev != unix.Major(st.Dev)<<20|unix.Minor(st.Dev) {
 		t.Errorf("bound: %+v, %v, file %d on %x", s, err, st.Ino, st.Dev)
 	}
@@ -113,6 +112,43 @@ func TestDiag(t *testing.T) {
 	unix.Close(fd)
 	if _, err := d.one(uint32(own.Ino), cookie); err != unix.ENOENT {
 		t.Errorf("closed: %v, want ENOENT", err)
+	}
+}
+
+// TestDiagWhileBound asks for sockets while they are bound: they are there all the
+// time.
+func TestDiagWhileBound(t *testing.T) {
+	d, err := newDiag(0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.close()
+	dir := t.TempDir()
+	for i := range 2000 {
+		fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var st unix.Stat_t
+		if err := unix.Fstat(fd, &st); err != nil {
+			t.Fatal(err)
+		}
+		bound := make(chan error, 1)
+		go func() { bound <- unix.Bind(fd, &unix.SockaddrUnix{Name: fmt.Sprint(dir, "/", i)}) }()
+		for over := false; !over; {
+			select {
+			case err := <-bound:
+				if err != nil {
+					t.Fatal(err)
+				}
+				over = true
+			default:
+			}
+			if _, err := d.one(uint32(st.Ino), anyCookie); err != nil {
+				t.Fatalf("socket %d: %v", i, err)
+			}
+		}
+		unix.Close(fd)
 	}
 }
 

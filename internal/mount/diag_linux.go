@@ -99,7 +99,7 @@ func (d *diag) close() { _ = unix.Close(d.fd) }
 func (d *diag) all(fn func(*seen)) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if err := d.ask(unix.NLM_F_DUMP, 0, [2]uint32{^uint32(0), ^uint32(0)}); err != nil {
+	if err := d.ask(unix.NLM_F_DUMP, 0, anyCookie); err != nil {
 		return err
 	}
 	for {
@@ -110,11 +110,27 @@ func (d *diag) all(fn func(*seen)) error {
 	}
 }
 
-// one returns the socket with this inode; cookie is all ones for any. The error
-// is unix.ENOENT if there is none.
+// anyCookie is for a socket that was not seen yet.
+var anyCookie = [2]uint32{^uint32(0), ^uint32(0)}
+
+// one returns the socket with this inode. The error is unix.ENOENT if there is
+// none.
+//
+// The kernel looks through its lists of sockets one after the other
+// (unix_lookup_by_ino), and bind moves a socket from one list to another: it is
+// missed if it moves from one that is still to come to one that is over. It moves
+// once in its life, so who is missed twice is not there.
 func (d *diag) one(inode uint32, cookie [2]uint32) (s seen, err error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	if s, err = d.look(inode, cookie); err == unix.ENOENT {
+		s, err = d.look(inode, cookie)
+	}
+	return s, err
+}
+
+// look is one try of one; d.mu is held.
+func (d *diag) look(inode uint32, cookie [2]uint32) (s seen, err error) {
 	if err := d.ask(0, inode, cookie); err != nil {
 		return s, err
 	}
@@ -230,6 +246,6 @@ func peerInode(own uint32) (uint32, error) {
 		return 0, err
 	}
 	defer d.close()
-	s, err := d.one(own, [2]uint32{^uint32(0), ^uint32(0)})
+	s, err := d.one(own, anyCookie)
 	return s.peer, err
 }

@@ -222,7 +222,7 @@ func (s *sockets) single(d *diag, b *bound) {
 	}
 	cookie := b.cookie
 	if !b.found {
-		cookie = [2]uint32{^uint32(0), ^uint32(0)}
+		cookie = anyCookie
 	}
 	e, err := d.one(b.inode, cookie)
 	switch {
