@@ -52,8 +52,17 @@ func Children() Starter { return children{} }
 
 type children struct{}
 
+// Start has a shell become the program. The program may lie on a file system that
+// this very process serves, as the host's drvsock.exe on a drive that is mounted
+// does; and between fork and exec a process of Go can't serve: the thread that
+// forks keeps a processor, and a collection of garbage waits for that.
 func (children) Start(path string, argv []string, attr *syscall.ProcAttr) (Process, error) {
-	pid, err := syscall.ForkExec(path, argv, attr)
+	err := unix.Faccessat(unix.AT_FDCWD, path, unix.X_OK, unix.AT_EACCESS)
+	pid := 0
+	if err == nil {
+		through := append([]string{"sh", "-c", `exec "$0" "$@"`, path}, argv[1:]...)
+		pid, err = syscall.ForkExec("/bin/sh", through, attr)
+	}
 	if err != nil {
 		return nil, &os.PathError{Op: "start", Path: path, Err: err}
 	}
