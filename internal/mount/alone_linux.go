@@ -22,8 +22,7 @@ import (
 // for ever for what nobody will say.
 func alone(as *lookup.Task, fn func() error, fds ...int) error {
 	done := make(chan error, 1)
-	go func() {
-		runtime.LockOSThread() // and never unlocked: the thread ends here
+	onThread(func() {
 		done <- func() error {
 			if err := keepOnly(fds); err != nil {
 				return fmt.Errorf("thread of its own: %w", err)
@@ -38,8 +37,63 @@ func alone(as *lookup.Task, fn func() error, fds ...int) error {
 			}
 			return fn()
 		}()
-	}()
+	})
 	return <-done
+}
+
+// onThread starts fn on a thread that ends with it. That is never the process's
+// first: what /proc/self shows of descriptors and namespaces is that one's, and
+// the runtime keeps it for good.
+func onThread(fn func()) {
+	go func() {
+		runtime.LockOSThread()
+		if unix.Gettid() != os.Getpid() {
+			fn() // and the thread ends with the goroutine, as it is locked
+			return
+		}
+		over := make(chan bool)
+		go func() { // on another one, as this is taken
+			defer close(over)
+			runtime.LockOSThread()
+			fn()
+		}()
+		<-over
+		runtime.UnlockOSThread()
+	}()
+}
+
+// openAlone opens name in the folder dir, both of which may lie in the view.
+func openAlone(dir int, name string, flags int) (fd int, err error) {
+	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return -1, os.NewSyscallError("socketpair", err)
+	}
+	defer unix.Close(pair[0])
+	defer unix.Close(pair[1])
+	err = alone(nil, func() error {
+		fd, err := unix.Openat(dir, name, flags, 0)
+		if err != nil {
+			return err
+		}
+		return unix.Sendmsg(pair[1], []byte{0}, unix.UnixRights(fd), nil, 0)
+	}, dir, pair[1])
+	if err != nil {
+		return -1, err
+	}
+	oob := make([]byte, unix.CmsgSpace(4))
+	_, n, _, _, err := unix.Recvmsg(pair[0], make([]byte, 1), oob, unix.MSG_CMSG_CLOEXEC)
+	if err != nil {
+		return -1, os.NewSyscallError("recvmsg", err)
+	}
+	msgs, err := unix.ParseSocketControlMessage(oob[:n])
+	if err != nil || len(msgs) != 1 {
+		return -1, fmt.Errorf("descriptor of %s: %d messages, %w", name, len(msgs), err)
+	}
+	fds, err := unix.ParseUnixRights(&msgs[0])
+	if err != nil {
+		return -1, err
+	}
+	return fds[0], nil
 }
 
 // keepOnly gives the calling thread a table of descriptors of its own, with no

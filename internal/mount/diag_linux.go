@@ -4,7 +4,6 @@ import (
 	"encoding/binary"
 	"fmt"
 	"os"
-	"runtime"
 	"sync"
 	"time"
 
@@ -80,15 +79,14 @@ func inNetwork(tid int, fn func() (int, error)) (int, error) {
 		err error
 	}
 	done := make(chan result, 1)
-	go func() {
-		runtime.LockOSThread() // and not unlocked: the thread is no use any more
+	onThread(func() {
 		if err := unix.Setns(int(ns.Fd()), unix.CLONE_NEWNET); err != nil {
 			done <- result{-1, os.NewSyscallError("setns", err)}
 			return
 		}
 		fd, err := fn()
 		done <- result{fd, err}
-	}()
+	})
 	r := <-done
 	return r.fd, r.err
 }

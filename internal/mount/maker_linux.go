@@ -1,7 +1,6 @@
 package mount
 
 import (
-	"runtime"
 	"sync"
 
 	"golang.org/x/sys/unix"
@@ -39,7 +38,7 @@ func (m *maker) run(uid, gid, umask uint32, fn func() error) error {
 	m.waiting++
 	if m.waiting > m.threads && m.threads < maxMakers {
 		m.threads++
-		go m.work()
+		onThread(m.work)
 	}
 	m.mu.Unlock()
 	m.jobs <- j
@@ -53,9 +52,8 @@ func (m *maker) run(uid, gid, umask uint32, fn func() error) error {
 // close ends the threads. run must not be called any more.
 func (m *maker) close() { close(m.jobs) }
 
-// work is one thread; it ends with its goroutine, which never unlocks it.
+// work is one thread.
 func (m *maker) work() {
-	runtime.LockOSThread()
 	own := unix.Unshare(unix.CLONE_FS)
 	t := thread{uid: uint32(unix.Geteuid()), gid: uint32(unix.Getegid())}
 	for j := range m.jobs {
