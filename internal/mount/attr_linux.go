@@ -77,7 +77,7 @@ func (v *view) Statx(_ <-chan struct{}, in *fuse.StatxIn, out *fuse.StatxOut) fu
 		return fuse.ENOSYS // the hidden folder; GetAttr answers
 	}
 	var sx unix.Statx_t
-	if err := unix.Statx(n.fd, "", unix.AT_EMPTY_PATH, int(in.SxMask), &sx); err != nil {
+	if err := v.with(n, func(fd int) error { return unix.Statx(fd, "", unix.AT_EMPTY_PATH, int(in.SxMask), &sx) }); err != nil {
 		return status(err)
 	}
 	out.Statx.FromStatx(&sx)
@@ -96,7 +96,7 @@ func (v *view) SetAttr(_ <-chan struct{}, in *fuse.SetAttrIn, out *fuse.AttrOut)
 	if n == nil {
 		return fuse.EPERM
 	}
-	if err := v.set(n, in); err != nil {
+	if err := v.with(n, func(fd int) error { return v.set(n, fd, in) }); err != nil {
 		return status(err)
 	}
 	var st unix.Stat_t
@@ -108,7 +108,8 @@ func (v *view) SetAttr(_ <-chan struct{}, in *fuse.SetAttrIn, out *fuse.AttrOut)
 	return fuse.OK
 }
 
-func (v *view) set(n *node, in *fuse.SetAttrIn) error {
+// set changes the attributes of n, whose descriptor is fd.
+func (v *view) set(n *node, fd int, in *fuse.SetAttrIn) error {
 	uid, hasUID := in.GetUID()
 	gid, hasGID := in.GetGID()
 	if hasUID || hasGID {
@@ -119,18 +120,18 @@ func (v *view) set(n *node, in *fuse.SetAttrIn) error {
 		if hasGID {
 			g = int(gid)
 		}
-		if err := unix.Fchownat(n.fd, "", u, g, unix.AT_EMPTY_PATH|unix.AT_SYMLINK_NOFOLLOW); err != nil {
+		if err := unix.Fchownat(fd, "", u, g, unix.AT_EMPTY_PATH|unix.AT_SYMLINK_NOFOLLOW); err != nil {
 			return err
 		}
 	}
 	if size, ok := in.GetSize(); ok {
-		if err := v.truncate(n, in, int64(size)); err != nil {
+		if err := v.truncate(fd, in, int64(size)); err != nil {
 			return err
 		}
 	}
 	// After the owner and the size, whose change takes the set-id bits off.
 	if mode, ok := in.GetMode(); ok {
-		if err := unix.Fchmodat(unix.AT_FDCWD, n.place(), mode, 0); err != nil {
+		if err := unix.Fchmodat(unix.AT_FDCWD, procFD(fd), mode, 0); err != nil {
 			return err
 		}
 	}
@@ -141,9 +142,9 @@ func (v *view) set(n *node, in *fuse.SetAttrIn) error {
 		timespec(in.Valid, fuse.FATTR_ATIME, fuse.FATTR_ATIME_NOW, in.Atime, in.Atimensec),
 		timespec(in.Valid, fuse.FATTR_MTIME, fuse.FATTR_MTIME_NOW, in.Mtime, in.Mtimensec),
 	}
-	err := unix.UtimesNanoAt(n.fd, "", ts[:], unix.AT_EMPTY_PATH)
+	err := unix.UtimesNanoAt(fd, "", ts[:], unix.AT_EMPTY_PATH)
 	if err == unix.EINVAL || err == unix.ENOENT { // before Linux 5.8
-		err = unix.UtimesNanoAt(unix.AT_FDCWD, n.place(), ts[:], 0)
+		err = unix.UtimesNanoAt(unix.AT_FDCWD, procFD(fd), ts[:], 0)
 	}
 	if err == nil && n.socket() {
 		v.retime(n)
@@ -176,23 +177,23 @@ func (v *view) retime(n *node) {
 	}
 }
 
-func (v *view) truncate(n *node, in *fuse.SetAttrIn, size int64) error {
+func (v *view) truncate(fd int, in *fuse.SetAttrIn, size int64) error {
 	if fh, ok := in.GetFh(); ok {
 		if h := v.handle(fh); h != nil {
 			return unix.Ftruncate(h.fd, size)
 		}
 	}
-	return unix.Truncate(n.place(), size)
+	return unix.Truncate(procFD(fd), size)
 }
 
 // StatFs tells about the file system beneath.
 func (v *view) StatFs(_ <-chan struct{}, in *fuse.InHeader, out *fuse.StatfsOut) fuse.Status {
 	n := v.node(in.NodeId)
 	if n == nil {
-		n = v.node(fuse.FUSE_ROOT_ID)
+		n = v.root()
 	}
 	var st unix.Statfs_t
-	if err := unix.Fstatfs(n.fd, &st); err != nil {
+	if err := v.with(n, func(fd int) error { return unix.Fstatfs(fd, &st) }); err != nil {
 		return status(err)
 	}
 	*out = fuse.StatfsOut{

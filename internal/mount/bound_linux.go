@@ -156,16 +156,12 @@ func (v *view) appeared(dir *node, name string) (*node, unix.Stat_t, error) {
 // findSocket is find for a file that is known to be a socket, however it looks.
 func (v *view) findSocket(dir *node, base string) (*node, unix.Stat_t, error) {
 	var st unix.Stat_t
-	fd, err := unix.Openat(dir.fd, base, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	fd, err := openPath(dir.fd, base, &st)
 	if err != nil {
 		return nil, st, err
 	}
-	if err := unix.Fstatat(fd, "", &st, unix.AT_EMPTY_PATH); err != nil {
-		_ = unix.Close(fd)
-		return nil, st, err
-	}
 	st.Mode = st.Mode&^unix.S_IFMT | unix.S_IFSOCK
-	return v.adoptNew(fd, &st, name{dir.id, base}), st, nil
+	return v.adoptNew(fd, &st, dir, base), st, nil
 }
 
 // own gives the socket's file to its maker, see Options.Own.
@@ -174,7 +170,7 @@ func (v *view) own(n *node, st *unix.Stat_t, in *fuse.MknodIn) error {
 		return nil
 	}
 	if err := unix.Fchownat(n.fd, "", int(in.Uid), int(in.Gid), unix.AT_EMPTY_PATH); err == nil {
-		_ = unix.Fchmodat(unix.AT_FDCWD, n.place(), in.Mode&0o777&^in.Umask, 0)
+		_ = unix.Fchmodat(unix.AT_FDCWD, procFD(n.fd), in.Mode&0o777&^in.Umask, 0)
 	}
 	err := v.stat(n, st)
 	v.retime(n)
@@ -288,16 +284,11 @@ func (v *view) unmask(dir *node, name string, st *unix.Stat_t) {
 
 // isPlain notes that the file of st is no socket, for as long as it is known.
 func (v *view) isPlain(dir *node, base string, st *unix.Stat_t) {
-	fd, err := unix.Openat(dir.fd, base, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return
-	}
 	var now unix.Stat_t
-	if unix.Fstatat(fd, "", &now, unix.AT_EMPTY_PATH) != nil || keyOf(&now) != keyOf(st) {
-		_ = unix.Close(fd)
+	if unix.Fstatat(dir.fd, base, &now, unix.AT_SYMLINK_NOFOLLOW) != nil || keyOf(&now) != keyOf(st) {
 		return
 	}
-	n := v.adopt(fd, &now, name{dir.id, base})
+	n := v.adopt(-1, &now, dir, base)
 	n.mu.Lock()
 	n.plain = true
 	n.mu.Unlock()

@@ -29,7 +29,7 @@ func openFlags(flags uint32) int {
 	return int(flags)&^not | unix.O_CLOEXEC
 }
 
-// opened registers an open file and answers the kernel.
+// opened registers an open file, whose node was grabbed, and answers the kernel.
 func (v *view) opened(fd int, n *node, out *fuse.OpenOut) fuse.Status {
 	h := &handle{fd: fd, node: n}
 	if id, ok := n.backing.open(v, fd); ok {
@@ -51,8 +51,13 @@ func (v *view) Open(_ <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut) fuse.
 	if n == nil {
 		return fuse.Status(unix.ESTALE)
 	}
-	fd, err := unix.Open(n.place(), openFlags(in.Flags), 0)
+	path, err := v.grab(n)
 	if err != nil {
+		return status(err)
+	}
+	fd, err := unix.Open(procFD(path), openFlags(in.Flags), 0)
+	if err != nil {
+		v.letGo(n)
 		return status(err)
 	}
 	return v.opened(fd, n, out)
@@ -100,7 +105,13 @@ func (v *view) create(in *fuse.CreateIn, out *fuse.CreateOut, base string, fn fu
 		_ = unix.Close(fd)
 		return status(err)
 	}
-	n := v.adoptNew(path, &st, name{dir.id, base})
+	var n *node
+	if base == "" { // nothing leads to it
+		n = v.adoptNew(path, &st, dir, base)
+	} else {
+		n = v.adoptNew(-1, &st, dir, base)
+	}
+	v.lend(n, path)
 	n.mu.Lock()
 	n.plain = true
 	n.mu.Unlock()
@@ -117,6 +128,7 @@ func (v *view) Release(_ <-chan struct{}, in *fuse.ReleaseIn) {
 	if h != nil {
 		h.node.backing.close(v, h.passed)
 		_ = unix.Close(h.fd)
+		v.letGo(h.node)
 	}
 }
 

@@ -15,8 +15,12 @@ import (
 	"drvsock/internal/lookup"
 )
 
-// hiddenID is the hidden folder's number.
-const hiddenID = 2
+// Numbers of the hidden folder, and of the inode to which those of our own
+// sockets are bound that only need a name.
+const (
+	hiddenID   = 2
+	namelessID = 3
+)
 
 // hidden is a folder of the view that this process alone can reach: it opens it
 // once by a name that nobody else can know, and then the name is gone. In it,
@@ -34,10 +38,12 @@ type hidden struct {
 	one      sync.Mutex // held while a socket is bound
 	bindName string     // by this name
 	binding  *node      // to this
+
+	nameless *node
 }
 
-func newHidden() hidden {
-	return hidden{name: ".drvsock-" + rand.Text(), tree: -1, fd: -1}
+func newHidden(nameless *node) hidden {
+	return hidden{name: ".drvsock-" + rand.Text(), tree: -1, fd: -1, nameless: nameless}
 }
 
 func (h *hidden) is(id uint64) bool { return id == hiddenID }
@@ -62,8 +68,9 @@ func (h *hidden) entry(name string, out *fuse.EntryOut) bool {
 	return true
 }
 
-// open opens the folder in the view mounted at dir, once that is served.
-func (h *hidden) open(dir string) error {
+// open opens the folder in the view mounted at dir, once that is served, and asks
+// for the attributes of the view's root.
+func (h *hidden) open(dir string, sx *unix.Statx_t) error {
 	// A copy of the mount that is nowhere mounted: what refers to it, such as a
 	// socket that is bound there, doesn't keep the real one from being unmounted.
 	tree, err := unix.OpenTree(unix.AT_FDCWD, dir, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC)
@@ -75,7 +82,14 @@ func (h *hidden) open(dir string) error {
 		}
 		defer unix.Close(root)
 	}
-	fd, err := unix.Openat(root, h.name, unix.O_PATH|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	// Of the mount itself, not of its copy.
+	err = alone(nil, func() error {
+		return unix.Statx(unix.AT_FDCWD, dir, 0, unix.STATX_BASIC_STATS|unix.STATX_MNT_ID, sx)
+	})
+	fd := -1
+	if err == nil {
+		fd, err = openAlone(root, h.name, unix.O_PATH|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC)
+	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.name, h.tree = "", tree
@@ -140,27 +154,13 @@ func (h *hidden) bindTo(n *node, name string, fd int) error {
 }
 
 // nameAs binds fd so that who it connects to sees it by this name. That is for
-// names without a folder on Linux, such as those of Windows. The file is gone
-// when it returns.
+// names without a folder on Linux, such as those of Windows.
 func (h *hidden) nameAs(fd int, name string) {
 	const room = 107
 	if name == "" || len(name) > room || strings.ContainsAny(name, "/\x00") {
 		return
 	}
-	dir, err := os.MkdirTemp("", "drvsock")
-	if err != nil {
-		return
-	}
-	defer os.Remove(dir)
-	_ = alone(nil, func() error {
-		if err := unix.Chdir(dir); err != nil {
-			return err
-		}
-		if err := unix.Bind(fd, &unix.SockaddrUnix{Name: name}); err != nil {
-			return err
-		}
-		return unix.Unlink(name)
-	}, fd)
+	_ = h.bindTo(h.nameless, name, fd)
 }
 
 // door begins the names by which sockets are reached. No bind asks for one.

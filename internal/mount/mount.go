@@ -78,7 +78,8 @@ type Options struct {
 	Log        *slog.Logger // nil discards
 }
 
-// ErrMounted says that a folder has a view already, one that is alive.
+// ErrMounted says that a folder has a view already, one that is alive, or lies in
+// one.
 var ErrMounted = errors.New("mounted already")
 
 // ErrNotMounted says that no view is mounted at a folder.

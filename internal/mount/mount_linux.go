@@ -52,15 +52,21 @@ func serve(dir string, o Options) (*served, error) {
 	if err := repair(dir, o.Log); err != nil {
 		return nil, err
 	}
-	if dir, err = filepath.EvalSymlinks(dir); err != nil {
+	err = alone(nil, func() (err error) {
+		dir, err = filepath.EvalSymlinks(dir)
+		return err
+	})
+	if err != nil {
 		return nil, fmt.Errorf("mount: %w", err)
-	}
-	if err := notMounted(dir); err != nil {
-		return nil, err
 	}
 	beneath := o.Beneath
 	if beneath == "" {
 		beneath = dir
+	}
+	for _, d := range []string{dir, beneath} {
+		if err := notWithin(d); err != nil {
+			return nil, err
+		}
 	}
 	v, flags, err := newView(beneath, o)
 	if err != nil {
@@ -77,7 +83,8 @@ func serve(dir string, o Options) (*served, error) {
 }
 
 // manyFiles is the limit of descriptors that root gives itself: there is one for
-// each file that the kernel has in its caches.
+// each folder and each socket that the kernel has in its caches, and two for each
+// open file.
 const manyFiles = 1 << 20 // fs.nr_open of every kernel that wasn't told otherwise
 
 func raiseLimit() {
@@ -102,20 +109,20 @@ func newView(beneath string, o Options) (_ *view, flags int64, err error) {
 		_ = unix.Close(fd)
 		return nil, 0, err
 	}
-	root := &node{id: fuse.FUSE_ROOT_ID, kind: unix.S_IFDIR, fd: fd, key: keyOf(&st), refs: 1}
+	nameless := &node{id: namelessID, kind: unix.S_IFSOCK, ino: ^uint64(2), fd: -1, refs: 1}
+	root := &node{id: fuse.FUSE_ROOT_ID, kind: unix.S_IFDIR, fd: fd, users: 1, key: keyOf(&st), refs: 1}
 	v := &view{
 		RawFileSystem: fuse.NewDefaultRawFileSystem(), log: o.Log, opts: o,
 		uid: uint32(os.Geteuid()), dev: uint64(st.Dev),
 		asks:  fs.Type == unix.V9FS_MAGIC || fs.Type == unix.FUSE_SUPER_MAGIC,
-		maker: newMaker(os.Geteuid() == 0), hidden: newHidden(),
-		nodes: map[uint64]*node{root.id: root}, keys: map[key]*node{root.key: root}, lastID: hiddenID,
+		maker: newMaker(os.Geteuid() == 0), hidden: newHidden(nameless),
+		nodes: map[uint64]*node{root.id: root, nameless.id: nameless}, keys: map[key]*node{root.key: root}, lastID: namelessID,
 		handles: map[uint64]*handle{}, dirs: map[uint64]*dirHandle{},
 	}
 	v.sockets = newSockets(v)
 	if v.uid == 0 {
 		raiseLimit()
 	}
-	v.trim = newTrimmer()
 	return v, int64(fs.Flags), nil
 }
 
@@ -152,23 +159,18 @@ func (s *served) start(flags int64) error {
 		return err
 	}
 	v.server = server
-	go v.forgetOld()
 	go func() {
 		server.Serve()
 		v.sockets.close()
 		v.hidden.close()
 		v.maker.close()
-		v.endTrim()
 		v.release()
 		close(s.done)
 	}()
-	err = server.WaitMount()
-	if err == nil {
-		err = v.hidden.open(s.dir)
-	}
+	err = alone(nil, server.WaitMount)
 	var sx unix.Statx_t
 	if err == nil {
-		err = unix.Statx(unix.AT_FDCWD, s.dir, 0, unix.STATX_BASIC_STATS|unix.STATX_MNT_ID, &sx)
+		err = v.hidden.open(s.dir, &sx)
 	}
 	if err != nil {
 		_ = detach(s.dir)
@@ -192,7 +194,7 @@ func (l *lines) Write(b []byte) (int, error) {
 // hasACL tells if the file system beneath knows POSIX ACLs, which the kernel then
 // has to ask for.
 func (v *view) hasACL() bool {
-	_, err := unix.Getxattr(v.root().place(), "system.posix_acl_access", nil)
+	_, err := unix.Getxattr(procFD(v.root().fd), "system.posix_acl_access", nil)
 	return err == nil || err == unix.ENODATA
 }
 

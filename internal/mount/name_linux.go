@@ -83,7 +83,9 @@ func (v *view) Link(_ <-chan struct{}, in *fuse.LinkIn, name string, out *fuse.E
 	if dir == nil || n == nil {
 		return fuse.EPERM
 	}
-	if err := unix.Linkat(unix.AT_FDCWD, n.place(), dir.fd, name, unix.AT_SYMLINK_FOLLOW); err != nil {
+	if err := v.with(n, func(fd int) error {
+		return unix.Linkat(unix.AT_FDCWD, procFD(fd), dir.fd, name, unix.AT_SYMLINK_FOLLOW)
+	}); err != nil {
 		return status(err)
 	}
 	var st unix.Stat_t
@@ -115,23 +117,64 @@ func (v *view) remove(in *fuse.InHeader, name string, flags int) fuse.Status {
 	if dir == nil {
 		return fuse.Status(unix.ESTALE)
 	}
-	var st unix.Stat_t
-	known := flags == 0 && unix.Fstatat(dir.fd, name, &st, unix.AT_SYMLINK_NOFOLLOW) == nil && st.Nlink <= 1
-	err := unix.Unlinkat(dir.fd, name, flags)
-	if err == nil && known {
-		v.removed(&st)
+	var over leaving
+	if flags == 0 {
+		over = v.leaves(dir, name)
 	}
+	err := unix.Unlinkat(dir.fd, name, flags)
+	over.end(err)
 	return status(err)
 }
 
-// removed has the next file with the number of a socket that is gone be another:
-// file systems use numbers again at once, and their clocks are coarse.
-func (v *view) removed(st *unix.Stat_t) {
-	sock := *st
-	sock.Mode = st.Mode&^unix.S_IFMT | unix.S_IFSOCK
+// leaving is a name that is about to be removed.
+type leaving struct {
+	v    *view
+	n    *node // grabbed; nil for none that is known
+	st   unix.Stat_t
+	last bool // the file has no other name
+}
+
+// leaves looks at a name before it is removed: the kernel may go on using the
+// file, which then can't be found by that name any more.
+func (v *view) leaves(dir *node, name string) (l leaving) {
+	l.v = v
+	if unix.Fstatat(dir.fd, name, &l.st, unix.AT_SYMLINK_NOFOLLOW) != nil {
+		return l
+	}
+	l.last = l.st.Nlink <= 1
 	v.mu.Lock()
-	defer v.mu.Unlock()
-	delete(v.keys, keyOf(&sock))
+	n := v.keys[keyOf(&l.st)]
+	if n != nil && n.dir == nil { // which is held anyway
+		n = nil
+	}
+	v.mu.Unlock()
+	if n != nil {
+		if _, err := v.grab(n); err == nil {
+			l.n = n
+		}
+	}
+	return l
+}
+
+// end is called when the name was removed, or was not for err. From then on the
+// next file with the number of one that is gone is another: file systems use
+// numbers again at once, and their clocks are coarse.
+func (l *leaving) end(err error) {
+	if err != nil {
+		if l.n != nil {
+			l.v.letGo(l.n)
+		}
+		return
+	}
+	if !l.last {
+		return
+	}
+	sock := l.st
+	sock.Mode = l.st.Mode&^unix.S_IFMT | unix.S_IFSOCK
+	l.v.mu.Lock()
+	defer l.v.mu.Unlock()
+	delete(l.v.keys, keyOf(&l.st))
+	delete(l.v.keys, keyOf(&sock))
 }
 
 // Rename moves a name, with the flags of renameat2(2).
@@ -140,10 +183,34 @@ func (v *view) Rename(_ <-chan struct{}, in *fuse.RenameIn, from, to string) fus
 	if a == nil || b == nil {
 		return fuse.EPERM
 	}
+	var over leaving
+	var err error
 	if in.Flags == 0 {
-		return status(unix.Renameat(a.fd, from, b.fd, to))
+		over = v.leaves(b, to)
+		err = unix.Renameat(a.fd, from, b.fd, to)
+		over.end(err)
+	} else {
+		err = unix.Renameat2(a.fd, from, b.fd, to, uint(in.Flags))
 	}
-	return status(unix.Renameat2(a.fd, from, b.fd, to, uint(in.Flags)))
+	if err != nil {
+		return status(err)
+	}
+	v.isAt(b, to)
+	if in.Flags&unix.RENAME_EXCHANGE != 0 {
+		v.isAt(a, from)
+	}
+	return fuse.OK
+}
+
+// isAt notes which file has a name now.
+func (v *view) isAt(dir *node, base string) {
+	var st unix.Stat_t
+	if unix.Fstatat(dir.fd, base, &st, unix.AT_SYMLINK_NOFOLLOW) != nil {
+		return
+	}
+	if n := v.known(&st, dir, base); n != nil {
+		v.drop(n, 1)
+	}
 }
 
 // Readlink reads a symbolic link.
@@ -154,7 +221,11 @@ func (v *view) Readlink(_ <-chan struct{}, in *fuse.InHeader) ([]byte, fuse.Stat
 	}
 	for size := 256; ; size *= 2 {
 		b := make([]byte, size)
-		m, err := unix.Readlinkat(n.fd, "", b)
+		m := 0
+		err := v.with(n, func(fd int) (err error) {
+			m, err = unix.Readlinkat(fd, "", b)
+			return err
+		})
 		if err != nil {
 			return nil, status(err)
 		}

@@ -63,7 +63,7 @@ func dead(dir string) bool {
 	answer := make(chan error, 1)
 	go func() {
 		var st unix.Statfs_t
-		answer <- unix.Statfs(dir, &st)
+		answer <- alone(nil, func() error { return unix.Statfs(dir, &st) })
 	}()
 	select {
 	case err := <-answer:
@@ -130,12 +130,24 @@ func resolve(dir string) (string, error) {
 	return filepath.Join(parent, filepath.Base(dir)), nil
 }
 
-func notMounted(dir string) error {
-	is, err := at(dir)
-	if err == nil && is {
-		err = fmt.Errorf("%s: %w", dir, ErrMounted)
+// notWithin tells if dir lies in no view. In one there is nothing to gain from
+// another, and a process must not wait for a view of its own.
+func notWithin(dir string) error {
+	var sx unix.Statx_t
+	err := alone(nil, func() error { return unix.Statx(unix.AT_FDCWD, dir, 0, unix.STATX_MNT_ID, &sx) })
+	if err != nil {
+		return fmt.Errorf("mount %s: %w", dir, err)
 	}
-	return err
+	list, err := ours()
+	if err != nil {
+		return err
+	}
+	for _, m := range list {
+		if uint64(m.ID) == sx.Mnt_id {
+			return fmt.Errorf("%s: %w", m.Point, ErrMounted)
+		}
+	}
+	return nil
 }
 
 func unmount(dir string) error {

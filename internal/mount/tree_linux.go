@@ -29,16 +29,24 @@ func keyOf(st *unix.Stat_t) key {
 }
 
 // A node is what the kernel knows by an id: a file beneath.
+//
+// Folders and sockets are held by a descriptor. There may be very many of the
+// rest, so they are known by folder and name and opened for each use; what is
+// then found under the name has to be the file with the node's key, or the
+// kernel is told ESTALE and looks again. A file that is open, or loses its name
+// by way of the view, is held as well.
 type node struct {
 	id   uint64
 	kind uint32 // S_IFMT, as the kernel is told
-	fd   int    // O_PATH descriptor of the file beneath, owned
 	ino  uint64 // number of the file as it was found
+	key  key    // under which it is in keys, unless that is another's by now
 
-	// Guarded by tree.mu.
-	key  key
-	refs uint64 // that the kernel has, and those of our own
-	at   name   // where it was found first; not for folders and sockets
+	// Guarded by view.mu, as is key.
+	refs  uint64 // that the kernel has, and those of our own
+	fd    int    // O_PATH descriptor of the file beneath, owned; -1 without
+	users int    // who needs fd
+	dir   *node  // where it was found last, held; nil for what always has fd
+	base  string // its name there
 
 	backing backing
 
@@ -68,7 +76,6 @@ type view struct {
 	maker   *maker
 	hidden  hidden
 	sockets *sockets
-	trim    trimmer
 	server  *fuse.Server
 
 	mu      sync.Mutex
@@ -87,56 +94,183 @@ func (v *view) node(id uint64) *node {
 	return v.nodes[id]
 }
 
-// adopt returns the node of the file fd, whose attributes are st, with one more
-// reference. It takes fd over.
-func (v *view) adopt(fd int, st *unix.Stat_t, at name) *node {
+// held tells if files of this kind always have a descriptor.
+func held(kind uint32) bool { return kind == unix.S_IFDIR || kind == unix.S_IFSOCK }
+
+// adopt returns the node of a file with attributes st, found under a name, with
+// one more reference. It takes over fd, an O_PATH descriptor of the file, or -1
+// for a file that can be opened by its name.
+func (v *view) adopt(fd int, st *unix.Stat_t, dir *node, base string) *node {
 	k := keyOf(st)
 	v.mu.Lock()
-	defer v.mu.Unlock()
-	if n := v.keys[k]; n != nil {
-		_ = unix.Close(fd)
+	n := v.keys[k]
+	var left []int // descriptors that nobody needs
+	if n != nil {
+		if fd >= 0 {
+			left = append(left, fd)
+		}
 		n.refs++
-		return n
+		left = v.moved(n, dir, base, left)
+	} else {
+		v.lastID++
+		n = &node{id: v.lastID, kind: k.kind, fd: fd, ino: v.number(k.dev, k.ino), key: k, refs: 1}
+		if fd >= 0 {
+			n.users = 1 // for good
+		} else {
+			dir.refs++
+			n.dir, n.base = dir, base
+		}
+		v.nodes[n.id], v.keys[k] = n, n
 	}
-	v.lastID++
-	n := &node{id: v.lastID, kind: k.kind, fd: fd, ino: v.number(k.dev, k.ino), key: k, refs: 1}
-	v.nodes[n.id], v.keys[k] = n, n
-	v.found(n, at)
+	v.mu.Unlock()
+	closeAll(left)
 	return n
+}
+
+// moved notes where n is to be found from now on; v.mu is held. It adds to left
+// what is to be closed afterwards.
+func (v *view) moved(n, dir *node, base string, left []int) []int {
+	if n.dir == nil || n.dir == dir && n.base == base {
+		return left
+	}
+	old := n.dir
+	dir.refs++
+	n.dir, n.base = dir, base
+	return v.dropped(old, 1, left)
 }
 
 // adoptNew is adopt for a file that was just made: what is known by its key is
 // one that is gone.
-func (v *view) adoptNew(fd int, st *unix.Stat_t, at name) *node {
+func (v *view) adoptNew(fd int, st *unix.Stat_t, dir *node, base string) *node {
 	v.mu.Lock()
 	delete(v.keys, keyOf(st))
 	v.mu.Unlock()
-	return v.adopt(fd, st, at)
+	return v.adopt(fd, st, dir, base)
 }
 
-// findNew is find for a file that was just made.
-func (v *view) findNew(dir *node, base string) (*node, unix.Stat_t, error) {
+// found adopts the file that is named base in dir. adopt is one of the two
+// functions of that name.
+func (v *view) found(dir *node, base string, was *unix.Stat_t, adopt func(int, *unix.Stat_t, *node, string) *node) (*node, unix.Stat_t, error) {
+	if !held(was.Mode & unix.S_IFMT) {
+		return adopt(-1, was, dir, base), *was, nil
+	}
 	var st unix.Stat_t
-	fd, err := unix.Openat(dir.fd, base, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	fd, err := openPath(dir.fd, base, &st)
 	if err != nil {
 		return nil, st, err
 	}
-	if err := unix.Fstatat(fd, "", &st, unix.AT_EMPTY_PATH); err != nil {
-		_ = unix.Close(fd)
-		return nil, st, err
+	if was.Mode&unix.S_IFMT == unix.S_IFSOCK && was.Ino == st.Ino && st.Mode&unix.S_IFMT == unix.S_IFREG {
+		st.Mode = st.Mode&^unix.S_IFMT | unix.S_IFSOCK // it was unmasked
 	}
-	return v.adoptNew(fd, &st, name{dir.id, base}), st, nil
+	if !held(st.Mode & unix.S_IFMT) { // it is another by now
+		_ = unix.Close(fd)
+		fd = -1
+	}
+	return adopt(fd, &st, dir, base), st, nil
 }
 
-// known returns the node of a file that is known already, with one more
-// reference, or nil.
-func (v *view) known(st *unix.Stat_t) *node {
+// openPath opens a file, which may be of any kind, and asks for its attributes.
+func openPath(dir int, base string, st *unix.Stat_t) (int, error) {
+	fd, err := unix.Openat(dir, base, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return -1, err
+	}
+	if err := unix.Fstatat(fd, "", st, unix.AT_EMPTY_PATH); err != nil {
+		_ = unix.Close(fd)
+		return -1, err
+	}
+	return fd, nil
+}
+
+func closeAll(fds []int) {
+	for _, fd := range fds {
+		_ = unix.Close(fd)
+	}
+}
+
+// grab returns the node's descriptor, which stays until letGo.
+func (v *view) grab(n *node) (int, error) {
+	v.mu.Lock()
+	if n.fd >= 0 {
+		n.users++
+		v.mu.Unlock()
+		return n.fd, nil
+	}
+	dir, base, want := n.dir, n.base, n.key
+	v.mu.Unlock()
+	if dir == nil {
+		return -1, unix.ESTALE // forgotten
+	}
+	var st unix.Stat_t
+	fd, err := openPath(dir.fd, base, &st)
+	if err == nil && keyOf(&st) != want {
+		_ = unix.Close(fd)
+		err = unix.ESTALE
+	}
+	if err != nil {
+		return -1, gone(err)
+	}
+	v.lend(n, fd)
+	return n.fd, nil
+}
+
+// lend is grab where a descriptor of the file is at hand, which it takes over.
+func (v *view) lend(n *node, fd int) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
+	switch {
+	case n.fd < 0:
+		n.fd = fd
+	case n.fd != fd:
+		_ = unix.Close(fd)
+	}
+	n.users++
+}
+
+// gone is the error of a name that leads to a file no more, for which the kernel
+// looks again.
+func gone(err error) error {
+	if err == unix.ENOENT {
+		return unix.ESTALE
+	}
+	return err
+}
+
+// letGo ends one use of the node's descriptor.
+func (v *view) letGo(n *node) {
+	v.mu.Lock()
+	fd := -1
+	if n.users--; n.users == 0 {
+		fd, n.fd = n.fd, -1
+	}
+	v.mu.Unlock()
+	if fd >= 0 {
+		_ = unix.Close(fd)
+	}
+}
+
+// with calls fn with the node's descriptor.
+func (v *view) with(n *node, fn func(fd int) error) error {
+	fd, err := v.grab(n)
+	if err != nil {
+		return err
+	}
+	defer v.letGo(n)
+	return fn(fd)
+}
+
+// known returns the node of a file that is known already, found under a name,
+// with one more reference, or nil.
+func (v *view) known(st *unix.Stat_t, dir *node, base string) *node {
+	var left []int
+	v.mu.Lock()
 	n := v.keys[keyOf(st)]
 	if n != nil {
 		n.refs++
+		left = v.moved(n, dir, base, nil)
 	}
+	v.mu.Unlock()
+	closeAll(left)
 	return n
 }
 
@@ -154,18 +288,32 @@ func (v *view) hold(n *node) bool {
 // drop takes references away, and with the last one the node.
 func (v *view) drop(n *node, refs uint64) {
 	v.mu.Lock()
-	n.refs -= min(refs, n.refs)
-	last := n.refs == 0 && n.id != fuse.FUSE_ROOT_ID && v.nodes[n.id] == n
-	if last {
+	left := v.dropped(n, refs, nil)
+	v.mu.Unlock()
+	closeAll(left)
+}
+
+// dropped is drop with v.mu held; it adds to left what is to be closed
+// afterwards.
+func (v *view) dropped(n *node, refs uint64, left []int) []int {
+	for n != nil {
+		n.refs -= min(refs, n.refs)
+		if n.refs > 0 || n.id == fuse.FUSE_ROOT_ID || v.nodes[n.id] != n {
+			break
+		}
 		delete(v.nodes, n.id)
 		if v.keys[n.key] == n {
 			delete(v.keys, n.key)
 		}
+		if n.fd >= 0 {
+			left = append(left, n.fd)
+			n.fd = -1
+		}
+		dir := n.dir
+		n.dir = nil
+		n, refs = dir, 1
 	}
-	v.mu.Unlock()
-	if last {
-		_ = unix.Close(n.fd)
-	}
+	return left
 }
 
 // Forget is the kernel's drop.
@@ -198,37 +346,51 @@ func (v *view) find(dir *node, base string) (*node, unix.Stat_t, error) {
 		return nil, st, err
 	}
 	v.unmask(dir, base, &st)
-	if n := v.known(&st); n != nil {
+	if n := v.known(&st, dir, base); n != nil {
 		return n, st, nil
 	}
-	fd, err := unix.Openat(dir.fd, base, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
-	if err != nil {
+	return v.found(dir, base, &st, v.adopt)
+}
+
+// findNew is find for a file that was just made.
+func (v *view) findNew(dir *node, base string) (*node, unix.Stat_t, error) {
+	var st unix.Stat_t
+	if err := unix.Fstatat(dir.fd, base, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
 		return nil, st, err
 	}
-	was := st
-	if err := unix.Fstatat(fd, "", &st, unix.AT_EMPTY_PATH); err != nil {
-		_ = unix.Close(fd)
-		return nil, st, err
-	}
-	if was.Mode&unix.S_IFMT == unix.S_IFSOCK && was.Ino == st.Ino && st.Mode&unix.S_IFMT == unix.S_IFREG {
-		st.Mode = st.Mode&^unix.S_IFMT | unix.S_IFSOCK // unmasked above
-	}
-	return v.adopt(fd, &st, name{dir.id, base}), st, nil
+	return v.found(dir, base, &st, v.adoptNew)
 }
 
 // stat asks for the attributes beneath.
 func (v *view) stat(n *node, st *unix.Stat_t) error {
-	if err := unix.Fstatat(n.fd, "", st, unix.AT_EMPTY_PATH); err != nil {
-		return err
+	v.mu.Lock()
+	fd, dir, base, want := n.fd, n.dir, n.base, n.key
+	if fd >= 0 {
+		n.users++
+	}
+	v.mu.Unlock()
+	switch {
+	case fd >= 0:
+		defer v.letGo(n)
+		if err := unix.Fstatat(fd, "", st, unix.AT_EMPTY_PATH); err != nil {
+			return err
+		}
+	case dir == nil:
+		return unix.ESTALE
+	default:
+		if err := unix.Fstatat(dir.fd, base, st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
+			return gone(err)
+		}
+		if keyOf(st) != want {
+			return unix.ESTALE
+		}
 	}
 	st.Mode = st.Mode&^unix.S_IFMT | n.kind
 	return nil
 }
 
-// place is where the kernel can be given the file of a node by a path: the link
-// leads to the very file, whatever has become of its name.
-func (n *node) place() string { return procFD(n.fd) }
-
+// procFD is where the kernel can be given the file of a descriptor by a path: the
+// link leads to the very file, whatever has become of its name.
 func procFD(fd int) string { return "/proc/self/fd/" + itoa(fd) }
 
 func itoa(n int) string {
@@ -252,7 +414,9 @@ func (v *view) release() {
 	}
 	v.closed = true
 	for _, n := range v.nodes {
-		_ = unix.Close(n.fd)
+		if n.fd >= 0 {
+			_ = unix.Close(n.fd)
+		}
 	}
 	for _, h := range v.handles {
 		_ = unix.Close(h.fd)

@@ -448,12 +448,8 @@ func (b *bound) rebind() error {
 // newFile opens the file that the agent made anew.
 func (b *bound) newFile() (int, unix.Stat_t, error) {
 	var st unix.Stat_t
-	fd, err := unix.Openat(b.v.root().fd, b.rel, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	fd, err := openPath(b.v.root().fd, b.rel, &st)
 	if err != nil {
-		return -1, st, err
-	}
-	if err := unix.Fstatat(fd, "", &st, unix.AT_EMPTY_PATH); err != nil {
-		_ = unix.Close(fd)
 		return -1, st, err
 	}
 	st.Mode = st.Mode&^unix.S_IFMT | unix.S_IFSOCK

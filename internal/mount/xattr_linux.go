@@ -11,7 +11,11 @@ func (v *view) GetXAttr(_ <-chan struct{}, in *fuse.InHeader, name string, dest 
 	if n == nil {
 		return 0, fuse.ENODATA
 	}
-	size, err := unix.Getxattr(n.place(), name, dest)
+	size := 0
+	err := v.with(n, func(fd int) (err error) {
+		size, err = unix.Getxattr(procFD(fd), name, dest)
+		return err
+	})
 	return uint32(max(size, 0)), status(err)
 }
 
@@ -21,7 +25,11 @@ func (v *view) ListXAttr(_ <-chan struct{}, in *fuse.InHeader, dest []byte) (uin
 	if n == nil {
 		return 0, fuse.OK
 	}
-	size, err := unix.Listxattr(n.place(), dest)
+	size := 0
+	err := v.with(n, func(fd int) (err error) {
+		size, err = unix.Listxattr(procFD(fd), dest)
+		return err
+	})
 	return uint32(max(size, 0)), status(err)
 }
 
@@ -31,7 +39,7 @@ func (v *view) SetXAttr(_ <-chan struct{}, in *fuse.SetXAttrIn, name string, dat
 	if n == nil {
 		return fuse.EPERM
 	}
-	return status(unix.Setxattr(n.place(), name, data, int(in.Flags)))
+	return status(v.with(n, func(fd int) error { return unix.Setxattr(procFD(fd), name, data, int(in.Flags)) }))
 }
 
 // RemoveXAttr removes an extended attribute.
@@ -40,5 +48,5 @@ func (v *view) RemoveXAttr(_ <-chan struct{}, in *fuse.InHeader, name string) fu
 	if n == nil {
 		return fuse.EPERM
 	}
-	return status(unix.Removexattr(n.place(), name))
+	return status(v.with(n, func(fd int) error { return unix.Removexattr(procFD(fd), name) }))
 }

@@ -34,8 +34,18 @@ func newFolders(t testing.TB, by uint32) folders {
 // newView makes folders and mounts the view, under the account by.
 func newView(t testing.TB, by uint32) (folders, *mounted) {
 	t.Helper()
+	f := bareFolders(t, by)
+	return f, f.mount(t, by)
+}
+
+// bareFolders makes folders and mounts nothing.
+func bareFolders(t testing.TB, by uint32) folders {
+	t.Helper()
 	if by != 0 && os.Geteuid() != 0 {
 		t.Skip("needs root for another account")
+	}
+	if _, err := os.Stat("/dev/fuse"); err != nil {
+		t.Skip(err)
 	}
 	dir := rig.Dir(t)
 	f := folders{filepath.Join(dir, "host"), filepath.Join(dir, "view"), filepath.Join(dir, "bare")}
@@ -44,11 +54,19 @@ func newView(t testing.TB, by uint32) (folders, *mounted) {
 			t.Fatal(err)
 		}
 	}
-	return f, f.mount(t, by)
+	return f
 }
 
 // mount mounts the view.
 func (f folders) mount(t testing.TB, by uint32) *mounted {
+	t.Helper()
+	m := f.command(t, by)
+	m.start()
+	return m
+}
+
+// command is what mounts the view.
+func (f folders) command(t testing.TB, by uint32) *mounted {
 	t.Helper()
 	m := &mounted{t: t, dir: f.view}
 	m.cmd = exec.Command(rig.Binary(t), "mount", "-v", "--embed", "C="+f.beneath+":"+f.view, f.view)
@@ -56,7 +74,6 @@ func (f folders) mount(t testing.TB, by uint32) *mounted {
 		m.cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: by, Gid: by}}
 	}
 	m.cmd.Dir = "/"
-	m.start()
 	return m
 }
 

@@ -1,0 +1,160 @@
+//go:build linux
+
+package mount
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"syscall"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// TestChangedBeneath has the host move files about that programs use in the view.
+func TestChangedBeneath(t *testing.T) {
+	f := newFolders(t, 0)
+	at := func(name string) (view, beneath string) {
+		return filepath.Join(f.view, name), filepath.Join(f.beneath, name)
+	}
+	write := func(t *testing.T, name, text string) {
+		t.Helper()
+		if err := os.WriteFile(name, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	holds := func(t *testing.T, name, want string) {
+		t.Helper()
+		// What the kernel knows is good for a second.
+		until(t, name, func() bool { b, err := os.ReadFile(name); return err == nil && string(b) == want })
+	}
+	t.Run("replaced while open", func(t *testing.T) {
+		view, beneath := at("replaced")
+		write(t, view, "old")
+		file, err := os.OpenFile(view, os.O_RDWR, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer file.Close()
+		write(t, beneath+"2", "newer")
+		if err := os.Rename(beneath+"2", beneath); err != nil {
+			t.Fatal(err)
+		}
+		st, err := file.Stat()
+		if err != nil || st.Size() != 3 {
+			t.Errorf("fstat of the old file: %v, %v", st, err)
+		}
+		if err := errors.Join(file.Chmod(0o600), unix.Fsetxattr(int(file.Fd()), "user.x", []byte("x"), 0), file.Truncate(2)); err != nil {
+			t.Errorf("changes of the old file: %v", err)
+		}
+		if b, err := io.ReadAll(file); err != nil || string(b) != "ol" {
+			t.Errorf("the old file holds %q, %v", b, err)
+		}
+		holds(t, view, "newer")
+	})
+	t.Run("removed while open", func(t *testing.T) {
+		view, beneath := at("removed")
+		write(t, view, "old")
+		file, err := os.Open(view)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer file.Close()
+		if err := os.Remove(beneath); err != nil {
+			t.Fatal(err)
+		}
+		// The next file may get the number of this one.
+		write(t, beneath, "another")
+		if b, err := io.ReadAll(file); err != nil || string(b) != "old" {
+			t.Errorf("the old file holds %q, %v", b, err)
+		}
+		holds(t, view, "another")
+	})
+	t.Run("one of two names", func(t *testing.T) {
+		view, beneath := at("one")
+		write(t, beneath, "both")
+		if err := os.Link(beneath, beneath+"2"); err != nil {
+			t.Fatal(err)
+		}
+		for _, n := range []string{view + "2", view} {
+			holds(t, n, "both")
+		}
+		if err := os.Remove(beneath); err != nil {
+			t.Fatal(err)
+		}
+		holds(t, view+"2", "both")
+		if err := os.Chmod(view+"2", 0o640); err != nil {
+			t.Error(err)
+		}
+	})
+	t.Run("in a moved folder", func(t *testing.T) {
+		view, beneath := at("folder")
+		if err := os.MkdirAll(view+"/in", 0o755); err != nil {
+			t.Fatal(err)
+		}
+		write(t, view+"/in/file", "text")
+		holds(t, view+"/in/file", "text")
+		if err := os.Rename(beneath, beneath+"2"); err != nil {
+			t.Fatal(err)
+		}
+		holds(t, view+"2/in/file", "text")
+		if err := os.Rename(view+"2/in", view+"2/out"); err != nil {
+			t.Fatal(err)
+		}
+		holds(t, view+"2/out/file", "text")
+		if err := os.Chmod(view+"2/out/file", 0o600); err != nil {
+			t.Error(err)
+		}
+	})
+	t.Run("another kind", func(t *testing.T) {
+		view, beneath := at("kind")
+		write(t, beneath, "file")
+		holds(t, view, "file")
+		for _, fn := range []func() error{
+			func() error { return os.Symlink("none", beneath) },
+			func() error { return os.Mkdir(beneath, 0o755) },
+			func() error { return unix.Mkfifo(beneath, 0o644) },
+		} {
+			if err := errors.Join(os.Remove(beneath), fn()); err != nil {
+				t.Fatal(err)
+			}
+			want, err := os.Lstat(beneath)
+			if err != nil {
+				t.Fatal(err)
+			}
+			until(t, fmt.Sprint("seen as ", want.Mode()), func() bool {
+				got, err := os.Lstat(view)
+				return err == nil && got.Mode() == want.Mode()
+			})
+		}
+	})
+}
+
+// TestDescriptors shows that the mount doesn't keep a descriptor for each file
+// that the kernel knows.
+func TestDescriptors(t *testing.T) {
+	f, m := newView(t, 0)
+	for i := range 2000 {
+		if err := os.WriteFile(fmt.Sprintf("%s/%d", f.view, i), nil, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	until(t, "few descriptors", func() bool {
+		fds, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", m.cmd.Process.Pid))
+		return err == nil && len(fds) < 100
+	})
+	file, err := os.Create(f.view + "/held")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	if err := errors.Join(os.Remove(f.view+"/held"), file.Chmod(0o600)); err != nil {
+		t.Error(err)
+	}
+	if st, err := file.Stat(); err != nil || st.Sys().(*syscall.Stat_t).Nlink != 0 || st.Mode().Perm() != 0o600 {
+		t.Errorf("an open file without a name: %v, %v", st, err)
+	}
+}
