@@ -38,9 +38,8 @@ const (
 // descriptor of it: that would keep it open when the program closes it.
 type bound struct {
 	v     *view
-	node  *node // held
-	made  wire.Request
-	rel   string       // path of its file beneath, from the root of the view
+	node  *node        // held
+	made  wire.Request // as it was bound
 	owner *lookup.Task // as it was when it bound the socket
 	diag  *diag        // of its network namespace; nil if we can't ask there
 	gone  chan struct{}
@@ -54,6 +53,8 @@ type bound struct {
 	since  time.Time
 
 	mu      sync.Mutex
+	dir     *node        // where its file is, held
+	base    string       // its name there
 	handle  *link.Stream // the host's socket, on the link of the time
 	listens bool         // as far as seen
 	backlog uint32       // of the host's socket, 0 if that doesn't listen
@@ -93,9 +94,6 @@ func (v *view) bind(cancel <-chan struct{}, in *fuse.MknodIn, name string, out *
 		v.log.Warn("no look into the network namespace of a program: its socket counts as listening", "pid", b.owner.TGID, "err", err)
 	}
 	path, err := v.hostPath(dir, name)
-	if err == nil {
-		b.rel, err = v.relative(dir, name)
-	}
 	if err != nil {
 		return fuse.Status(number(err)), true
 	}
@@ -126,7 +124,8 @@ func (v *view) bind(cancel <-chan struct{}, in *fuse.MknodIn, name string, out *
 		return fuse.Status(number(err)), true
 	}
 	v.hold(n)
-	b.node = n
+	v.hold(dir)
+	b.node, b.dir, b.base = n, dir, name
 	n.mu.Lock()
 	n.guest = b
 	n.mu.Unlock()

@@ -2,6 +2,7 @@ package mount
 
 import (
 	"bytes"
+	"encoding/binary"
 	"os"
 	"strconv"
 	"sync/atomic"
@@ -27,6 +28,8 @@ type call struct {
 	fd    int
 	addr  uint64 // where its address is in the task's memory, 0 if unknown
 	size  int    // of the address
+
+	packed uint64 // where the three are, with socketcall(2), else 0
 }
 
 // unknown has no call be known, for a test.
@@ -44,7 +47,21 @@ func callOf(tid int) call {
 	if err != nil {
 		return call{fd: -1}
 	}
-	return parseCall(b)
+	c := parseCall(b)
+	if c.packed != 0 {
+		c.unpack(tid)
+	}
+	return c
+}
+
+// unpack reads what socketcall(2) was given, three numbers of 32 bits.
+func (c *call) unpack(tid int) {
+	var b [12]byte
+	if seccomp.ReadMemory(tid, c.packed, b[:]) != nil {
+		return
+	}
+	word := func(i int) uint32 { return binary.NativeEndian.Uint32(b[4*i:]) }
+	c.fd, c.addr, c.size = int(int32(word(0))), uint64(word(1)), int(int32(word(2)))
 }
 
 // socketCalls is what socketcall(2) of 32-bit programs takes for its first
@@ -69,11 +86,14 @@ func parseCall(b []byte) call {
 	first := args[0]
 	switch nr {
 	case unix.SYS_BIND, compatBind:
-		return call{doingBind, int(int32(first)), args[1], int(int32(args[2]))}
+		return call{doing: doingBind, fd: int(int32(first)), addr: args[1], size: int(int32(args[2]))}
 	case unix.SYS_CONNECT, compatConnect:
-		return call{doingConnect, int(int32(first)), args[1], int(int32(args[2]))}
+		return call{doing: doingConnect, fd: int(int32(first)), addr: args[1], size: int(int32(args[2]))}
 	case compatSocketcall:
-		return call{doing: socketCalls[first], fd: -1}
+		if d := socketCalls[first]; d != doingUnknown {
+			return call{doing: d, fd: -1, packed: args[1]}
+		}
+		return call{doing: doingOther, fd: -1}
 	case unix.SYS_IO_URING_ENTER:
 		return call{fd: -1}
 	}

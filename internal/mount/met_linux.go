@@ -38,10 +38,12 @@ type met struct {
 	v    *view
 	node *node
 	l    *net.UnixListener
+	file *os.File // the same, to wait without accepting
 
 	mu     sync.Mutex
 	used   time.Time
 	offers map[int][]*offer // by process
+	looked wire.Caller      // who looked last without our knowing what for
 	closed bool
 }
 
@@ -55,9 +57,9 @@ type offer struct {
 // meet prepares for a connect to n, a socket that was found as name in dir. Its
 // error is that of the lookup, and so of the call.
 //
-// A task that only looks gets no more than the attributes. What a task can't be
-// told from one that connects, our listener accepts, and the agent is asked then:
-// a refusal comes as the end of the connection.
+// A task that only looks gets no more than the attributes. Where it can't be told
+// what a task does, the agent is asked when there is a client: a refusal comes as
+// the reset of a connection.
 func (v *view) meet(cancel <-chan struct{}, in *fuse.InHeader, dir *node, name string, n *node) error {
 	if n.boundSocket() != nil {
 		return nil // the kernel finds the program's own, or refuses
@@ -79,6 +81,9 @@ func (v *view) meet(cancel <-chan struct{}, in *fuse.InHeader, dir *node, name s
 		return unix.ECONNREFUSED
 	}
 	if c.doing != doingConnect {
+		m.mu.Lock()
+		m.looked = callerOf(task)
+		m.mu.Unlock()
 		return nil
 	}
 	req := wire.Request{Kind: wire.KindConnect, Caller: callerOf(task)}
@@ -138,7 +143,11 @@ func (b *bound) connects(ctx context.Context) (*link.Stream, error) {
 	}
 	old.Reset(errno.Errorf(errno.ECONNABORTED, errno.LayerGuest, "the program connects"))
 	for {
-		handle, _, err := b.v.opts.Host.Open(ctx, b.made)
+		req, err := b.again()
+		if err != nil {
+			return nil, err
+		}
+		handle, _, err := b.v.opts.Host.Open(ctx, req)
 		if errors.Is(err, errno.EADDRINUSE) && ctx.Err() == nil { // not taken back yet
 			time.Sleep(time.Millisecond)
 			continue
@@ -224,7 +233,12 @@ func (n *node) meeting(v *view, name string) (*met, error) {
 		return nil, os.NewSyscallError("socket", err)
 	}
 	f := os.NewFile(uintptr(fd), "listener")
-	defer f.Close()
+	kept := false
+	defer func() {
+		if !kept {
+			_ = f.Close()
+		}
+	}()
 	_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, soPassRights, 0)
 	if err := v.hidden.bindTo(n, name, fd); err != nil {
 		return nil, fmt.Errorf("bind in the view: %w", err)
@@ -243,12 +257,13 @@ func (n *node) meeting(v *view, name string) (*met, error) {
 	if err != nil {
 		return nil, fmt.Errorf("adopt a listener: %w", err)
 	}
-	m := &met{v: v, node: n, l: l.(*net.UnixListener), used: time.Now(), offers: map[int][]*offer{}}
+	m := &met{v: v, node: n, l: l.(*net.UnixListener), file: f, used: time.Now(), offers: map[int][]*offer{}}
 	m.l.SetUnlinkOnClose(false)
 	if !v.begin() {
 		_ = l.Close()
 		return nil, unix.ENOTCONN
 	}
+	kept = true
 	n.host = m
 	v.sockets.watchMet(m)
 	go m.serve()
@@ -317,34 +332,84 @@ func (m *met) take(pid int) *link.Stream {
 // serve accepts until the listener is closed.
 func (m *met) serve() {
 	for pause := time.Millisecond; ; {
+		s, ok := m.unasked()
+		if !ok {
+			return
+		}
 		c, err := m.l.AcceptUnix()
 		switch {
 		case err == nil:
 			pause = time.Millisecond
 			if m.v.begin() {
-				go m.join(c)
-			} else {
-				_ = c.Close()
+				go m.join(c, s)
+				continue
 			}
+			_ = c.Close()
 		case errors.Is(err, net.ErrClosed):
-			return
 		default: // out of descriptors
 			time.Sleep(pause)
 			pause = min(2*pause, time.Second)
 		}
+		if s != nil {
+			s.Reset(errno.Errorf(errno.ECONNABORTED, errno.LayerGuest, "the program did not connect"))
+		}
+		if errors.Is(err, net.ErrClosed) {
+			return
+		}
 	}
 }
 
-// join relays one connection.
-func (m *met) join(c *net.UnixConn) {
+// unasked waits for a client. For one whose coming was not foreseen it asks the
+// agent before the client is accepted: if that refuses, our listener is closed,
+// which resets those who were not accepted (unix_release_sock), where closing an
+// accepted connection looks like its end. It returns the agent's connection, nil
+// for a client with an offer, and false if there is no listener any more.
+func (m *met) unasked() (_ *link.Stream, ok bool) {
+	raw, err := m.file.SyscallConn()
+	if err != nil {
+		return nil, false
+	}
+	err = raw.Read(func(fd uintptr) bool {
+		n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 0)
+		return n > 0 || err != nil && err != unix.EINTR
+	})
+	if err != nil {
+		return nil, false
+	}
+	m.mu.Lock()
+	foreseen, caller := len(m.offers) > 0, m.looked
+	m.mu.Unlock()
+	if foreseen {
+		return nil, true
+	}
+	s, err := m.late(caller)
+	if err == nil {
+		return s, true
+	}
+	m.v.log.Info("connection reset: the host refused it", "pid", caller.PID, "program", caller.Program, "err", err)
+	m.v.sockets.endMet(m)
+	return nil, false
+}
+
+// join relays one connection, by way of s if that is not nil.
+func (m *met) join(c *net.UnixConn, s *link.Stream) {
 	cred, err := peerOf(c)
 	if err != nil {
 		_ = c.Close()
+		if s != nil {
+			s.Reset(errno.FromSystem(err, errno.LayerGuest))
+		}
 		return
 	}
-	s := m.take(int(cred.Pid))
 	if s == nil {
-		if s, err = m.late(cred); err != nil {
+		s = m.take(int(cred.Pid))
+	}
+	if s == nil {
+		caller := wire.Caller{UID: cred.Uid, GID: cred.Gid, PID: uint32(cred.Pid)}
+		if t, err := lookup.ReadTask(int(cred.Pid)); err == nil {
+			caller.Program = t.Name
+		}
+		if s, err = m.late(caller); err != nil {
 			m.v.log.Info("connection ended: the host refused it", "pid", cred.Pid, "err", err)
 			_ = c.Close()
 			return
@@ -360,19 +425,15 @@ func (m *met) join(c *net.UnixConn) {
 	}
 }
 
-// late asks the agent for a connection that was accepted without asking.
-func (m *met) late(cred *unix.Ucred) (*link.Stream, error) {
+// late asks the agent for a connection that was not foreseen.
+func (m *met) late(caller wire.Caller) (*link.Stream, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()
 	path, err := m.v.hostPathOf(m.node)
 	if err != nil {
 		return nil, err
 	}
-	req := wire.Request{Kind: wire.KindConnect, Path: path, Caller: wire.Caller{UID: cred.Uid, GID: cred.Gid, PID: uint32(cred.Pid)}}
-	if t, err := lookup.ReadTask(int(cred.Pid)); err == nil {
-		req.Caller.Program = t.Name
-	}
-	s, _, err := m.v.opts.Host.Open(ctx, req)
+	s, _, err := m.v.opts.Host.Open(ctx, wire.Request{Kind: wire.KindConnect, Path: path, Caller: caller})
 	return s, err
 }
 
@@ -412,6 +473,7 @@ func (m *met) stop() {
 	m.offers = map[int][]*offer{}
 	m.mu.Unlock()
 	_ = m.l.Close()
+	_ = m.file.Close()
 	for _, list := range offers {
 		for _, o := range list {
 			o.timer.Stop()

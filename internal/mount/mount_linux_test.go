@@ -199,8 +199,17 @@ func TestUnknownCall(t *testing.T) {
 	n.Close()
 	until(t, "the host is refused", func() bool { return errors.Is(answers(beneath+"/n"), unix.ECONNREFUSED) })
 	l.Close()
-	if err := answers(at + "/h"); err == nil {
-		t.Error("a server that is gone answers")
+	for range 5 {
+		if err := answers(at + "/h"); !errors.Is(err, unix.ECONNRESET) {
+			t.Errorf("a server that is gone: %v, want ECONNRESET", err)
+		}
+	}
+	if err := os.Remove(beneath + "/h"); err != nil {
+		t.Fatal(err)
+	}
+	listen(t, beneath+"/h")
+	if err := answers(at + "/h"); err != nil {
+		t.Errorf("host's next server: %v", err)
 	}
 }
 
@@ -228,6 +237,34 @@ func TestRestore(t *testing.T) {
 	}
 	l.Close()
 	until(t, "the host is refused", func() bool { return errors.Is(answers(beneath+"/n"), unix.ECONNREFUSED) })
+}
+
+// TestRestoreRenamed loses the link of a socket that was renamed, and of one in a
+// folder that was.
+func TestRestoreRenamed(t *testing.T) {
+	beneath, at, h, m := mounted(t, nil)
+	if err := os.Mkdir(at+"/d", 0o755); err != nil {
+		t.Fatal(err)
+	}
+	listen(t, at+"/n")
+	listen(t, at+"/d/n")
+	if err := errors.Join(os.Rename(at+"/n", at+"/d/renamed"), os.Rename(beneath+"/d", beneath+"/e")); err != nil {
+		t.Fatal(err)
+	}
+	h.lose()
+	h.connect(beneath)
+	m.LinkUp()
+	for _, name := range []string{"/e/renamed", "/e/n"} {
+		until(t, "the host reaches "+name, func() bool { return answers(beneath+name) == nil })
+		if err := answers(at + name); err != nil {
+			t.Errorf("%s in the view: %v", name, err)
+		}
+	}
+	for _, name := range []string{"/n", "/d"} {
+		if _, err := os.Lstat(beneath + name); !errors.Is(err, os.ErrNotExist) {
+			t.Errorf("%s is there: %v", name, err)
+		}
+	}
 }
 
 // TestShownAsFile is a folder beneath that shows the host's sockets as files, as

@@ -208,9 +208,18 @@ func (v *view) isAt(dir *node, base string) {
 	if unix.Fstatat(dir.fd, base, &st, unix.AT_SYMLINK_NOFOLLOW) != nil {
 		return
 	}
-	if n := v.known(&st, dir, base); n != nil {
-		v.drop(n, 1)
+	n := v.known(&st, dir, base)
+	if n == nil && v.dubious(&st) { // a socket that looks like a file
+		st.Mode = st.Mode&^unix.S_IFMT | unix.S_IFSOCK
+		n = v.known(&st, dir, base)
 	}
+	if n == nil {
+		return
+	}
+	if b := n.boundSocket(); b != nil {
+		b.moved(dir, base)
+	}
+	v.drop(n, 1)
 }
 
 // Readlink reads a symbolic link.

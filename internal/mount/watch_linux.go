@@ -1,6 +1,7 @@
 package mount
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"os"
@@ -108,6 +109,19 @@ func (s *sockets) of(inode uint32) *bound {
 func (s *sockets) watchMet(m *met) {
 	s.mu.Lock()
 	s.mets[m] = true
+	s.mu.Unlock()
+}
+
+// endMet takes a listener away, if nobody else has.
+func (s *sockets) endMet(m *met) {
+	m.node.mu.Lock()
+	m.stop()
+	if m.node.host == m {
+		m.node.host = nil
+	}
+	m.node.mu.Unlock()
+	s.mu.Lock()
+	delete(s.mets, m)
 	s.mu.Unlock()
 }
 
@@ -311,6 +325,10 @@ func (s *sockets) remove(b *bound) {
 	b.mu.Unlock()
 	_ = handle.Close()
 	s.v.drop(b.node, 1)
+	b.mu.Lock()
+	dir := b.dir
+	b.mu.Unlock()
+	s.v.drop(dir, 1)
 	s.v.log.Debug("closed", "path", string(b.made.Path))
 }
 
@@ -399,25 +417,60 @@ func (b *bound) healthy() bool {
 	}
 }
 
+// moved notes that the socket's file has another name.
+func (b *bound) moved(dir *node, base string) {
+	if !b.v.hold(dir) {
+		return
+	}
+	b.mu.Lock()
+	old := b.dir
+	select {
+	case <-b.gone: // and with it what it held
+		old = dir
+	default:
+		b.dir, b.base = dir, base
+	}
+	b.mu.Unlock()
+	b.v.drop(old, 1)
+}
+
+// again is the request that makes the host's socket anew, under the name that
+// its file has by now.
+func (b *bound) again() (wire.Request, error) {
+	b.mu.Lock()
+	dir, base := b.dir, b.base
+	b.mu.Unlock()
+	path, err := b.v.hostPath(dir, base)
+	req := b.made
+	if err == nil && !bytes.Equal(path, req.Path) {
+		req.Path, req.Name = path, nil
+	}
+	return req, err
+}
+
 // rebind makes the host's socket anew. A file that an agent left behind when it
 // was killed is replaced, if it is the very one that was made for this socket.
 func (b *bound) rebind() error {
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
 	v := b.v
-	handle, _, err := v.opts.Host.Open(ctx, b.made)
+	req, err := b.again()
+	if err != nil {
+		return err
+	}
+	handle, _, err := v.opts.Host.Open(ctx, req)
 	if errors.Is(err, errno.EADDRINUSE) {
 		if !b.inPlace() {
-			v.log.Warn("another file has the name of a socket that was lost", "path", string(b.made.Path))
+			v.log.Warn("another file has the name of a socket that was lost", "path", string(req.Path))
 			b.mu.Lock()
 			b.over = true
 			b.mu.Unlock()
 			return nil
 		}
-		if err := b.removeStale(ctx); err != nil {
+		if err := b.removeStale(ctx, req.Path); err != nil {
 			return err
 		}
-		handle, _, err = v.opts.Host.Open(ctx, b.made)
+		handle, _, err = v.opts.Host.Open(ctx, req)
 	}
 	if err != nil {
 		return err
@@ -441,14 +494,17 @@ func (b *bound) rebind() error {
 			return err
 		}
 	}
-	v.log.Info("socket is back", "path", string(b.made.Path))
+	v.log.Info("socket is back", "path", string(req.Path))
 	return nil
 }
 
 // newFile opens the file that the agent made anew.
 func (b *bound) newFile() (int, unix.Stat_t, error) {
 	var st unix.Stat_t
-	fd, err := openPath(b.v.root().fd, b.rel, &st)
+	b.mu.Lock()
+	dir, base := b.dir, b.base
+	b.mu.Unlock()
+	fd, err := openPath(dir.fd, base, &st)
 	if err != nil {
 		return -1, st, err
 	}
@@ -469,9 +525,9 @@ func (b *bound) inPlace() bool {
 }
 
 // removeStale removes the socket's file if nobody listens on it.
-func (b *bound) removeStale(ctx context.Context) error {
+func (b *bound) removeStale(ctx context.Context, path []byte) error {
 	host := b.v.opts.Host
-	s, _, err := host.Open(ctx, wire.Request{Kind: wire.KindConnect, Path: b.made.Path, Nonblock: true, Caller: b.made.Caller})
+	s, _, err := host.Open(ctx, wire.Request{Kind: wire.KindConnect, Path: path, Nonblock: true, Caller: b.made.Caller})
 	if err == nil {
 		s.Reset(errno.Errorf(errno.ECONNABORTED, errno.LayerGuest, "only looking if somebody listens"))
 		return errno.Errorf(errno.EADDRINUSE, errno.LayerGuest, "somebody else listens")
@@ -479,7 +535,7 @@ func (b *bound) removeStale(ctx context.Context) error {
 	if !errors.Is(err, errno.ECONNREFUSED) {
 		return err
 	}
-	s, _, err = host.Open(ctx, wire.Request{Kind: wire.KindUnlink, Path: b.made.Path, Caller: b.made.Caller})
+	s, _, err = host.Open(ctx, wire.Request{Kind: wire.KindUnlink, Path: path, Caller: b.made.Caller})
 	if err == nil {
 		return s.Close()
 	}
