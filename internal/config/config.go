@@ -1,6 +1,6 @@
-// Package config holds what the user declares: the agents and the forwards of
+// Package config holds what the user declares: the agents, forwards and mounts of
 // config.toml. It reads the file strictly, says which place of it is wrong, and
-// adds and removes single forwards without touching the rest.
+// adds and removes single forwards and mounts without touching the rest.
 package config
 
 import (
@@ -13,7 +13,7 @@ import (
 // generator writes from becoming thousands of listeners.
 const (
 	MaxSize     = 1 << 20 // bytes
-	MaxForwards = 256
+	MaxForwards = 256     // and mounts
 	MaxAgents   = 16
 	MaxList     = 64   // elements of a list, and variables of a forward
 	MaxString   = 4096 // bytes of one string
@@ -26,6 +26,7 @@ type File struct {
 	// Agents are further agents by name, which forwards name in Agent.
 	Agents   map[string]Agent `toml:"agent,omitempty" json:"agent,omitempty"`
 	Forwards []Forward        `toml:"forward,omitempty" json:"forward,omitempty"`
+	Mounts   []Mount          `toml:"mount,omitempty" json:"mount,omitempty"`
 }
 
 // Agent says how an agent is reached, in the words of `drvsock run`'s flags.

@@ -20,7 +20,7 @@ type document struct {
 	path   string
 	text   []byte
 	at     map[string]span
-	tables []table // [[forward]] in their order
+	tables map[string][]table // of "forward" and "mount", in their order
 	faults []error
 	more   int // faults beyond maxFaults
 }
@@ -30,9 +30,15 @@ const maxFaults = 8
 
 type span struct{ from, to int }
 
-// A table is the lines of one [[forward]]: from its header to the end of the
-// line of its last value, with the tables below it.
+// A table is the lines of one [[forward]] or [[mount]]: from its header to the
+// end of the line of its last value, with the tables below it.
 type table struct{ from, to int }
+
+// entry is one of the tables: what it is one of, "" for none, and its number.
+type entry struct {
+	what string
+	i    int
+}
 
 // key joins the parts of a place's name; field may be empty.
 func key(what string, i int, field string) string {
@@ -49,12 +55,12 @@ func (d *document) index() {
 	p := unstable.Parser{KeepComments: true}
 	p.Reset(d.text)
 	at, within := "", schema["file"]
-	mine := -1 // the [[forward]] that the expression before is a part of
+	var open, mine entry // the table that at is in; the one that the expression before is a part of
 	for p.NextExpression() {
 		e := p.Expression()
 		if e.Kind == unstable.Comment {
 			d.close(mine, int(e.Raw.Offset))
-			mine = -1
+			mine = entry{}
 			continue
 		}
 		from, to := d.keySpan(e)
@@ -64,15 +70,18 @@ func (d *document) index() {
 			d.keyValue(&p, e, at, within)
 		case unstable.ArrayTable:
 			name := d.keyText(e)
-			if len(name) != 1 || name[0] != "forward" {
+			k := schema["file"][name[0]]
+			if len(name) != 1 || !k.list || k.below == "" {
 				d.unknown(from, to, name, schema["file"])
 				return
 			}
-			d.tables = append(d.tables, table{from: d.lineStart(from)})
-			at, within = key("forward", len(d.tables)-1, "")+".", schema["forward"]
+			what := name[0]
+			d.tables[what] = append(d.tables[what], table{from: d.lineStart(from)})
+			open = entry{what, len(d.tables[what]) - 1}
+			at, within = key(what, open.i, "")+".", schema[k.below]
 			d.at[strings.TrimSuffix(at, ".")] = span{from, to}
-			if len(d.tables) > MaxForwards {
-				d.fault(from, to-from, fmt.Errorf("more than %d forwards", MaxForwards))
+			if len(d.tables[what]) > MaxForwards {
+				d.fault(from, to-from, fmt.Errorf("more than %d %ss", MaxForwards, what))
 				return
 			}
 		case unstable.Table:
@@ -81,8 +90,8 @@ func (d *document) index() {
 				return
 			}
 		}
-		if mine = -1; strings.HasPrefix(at, "forward.") {
-			mine = len(d.tables) - 1
+		if mine = (entry{}); open.what != "" && strings.HasPrefix(at, open.what+".") {
+			mine = open
 		}
 	}
 	d.close(mine, len(d.text))
@@ -98,11 +107,11 @@ func (d *document) index() {
 	}
 }
 
-// close notes where the [[forward]] i ends for now: with the last line that is
-// not blank before next, the place of what follows.
-func (d *document) close(i, next int) {
-	if i >= 0 {
-		d.tables[i].to = d.lineEnd(len(bytes.TrimRight(d.text[:next], " \t\r\n")))
+// close notes where the table e ends for now: with the last line that is not
+// blank before next, the place of what follows.
+func (d *document) close(e entry, next int) {
+	if e.what != "" {
+		d.tables[e.what][e.i].to = d.lineEnd(len(bytes.TrimRight(d.text[:next], " \t\r\n")))
 	}
 }
 
@@ -124,11 +133,15 @@ func (d *document) table(from, to int, name []string) (at string, within map[str
 		}
 		at += n + "."
 		if k.list {
-			if len(d.tables) == 0 {
-				d.fault(from, to-from, fmt.Errorf("[%s] before the first [[forward]]", strings.Join(name, ".")))
+			if len(name) == 1 {
+				d.faultHint(from, to-from, fmt.Errorf("[%s] is one table, and there can be many %[1]ss", n), "write [[%s]]", n)
 				return "", nil, false
 			}
-			at = key("forward", len(d.tables)-1, "") + "."
+			if len(d.tables[n]) == 0 {
+				d.fault(from, to-from, fmt.Errorf("[%s] before the first [[%s]]", strings.Join(name, "."), n))
+				return "", nil, false
+			}
+			at = key(n, len(d.tables[n])-1, "") + "."
 		}
 		within = schema[k.below]
 	}

@@ -66,7 +66,7 @@ func parse(path string, text []byte) (*document, *File, error) {
 	if blank, ok := bytes.CutPrefix(text, utf8BOM); ok {
 		text = append([]byte("   "), blank...)
 	}
-	d := &document{path: path, text: text, at: make(map[string]span)}
+	d := &document{path: path, text: text, at: make(map[string]span), tables: make(map[string][]table)}
 	d.index()
 	if err := d.error(); err != nil {
 		return nil, nil, err
@@ -145,6 +145,7 @@ func (d *document) resolve(f *File) {
 			d.wrong(key("forward", i, "agent"), report.Hint(fmt.Errorf("no agent %q", w.Agent), "add a table [agent.%s] with its link", w.Agent))
 		}
 	}
+	d.resolveMounts(f)
 	for _, prefix := range append([]string{""}, agentKeys(f)...) {
 		a := f.Agent
 		if prefix != "" {

@@ -86,6 +86,13 @@ func TestFaults(t *testing.T) {
 		{"twice", "link = \"a\"\nlink = \"b\"\n", "f:2:", ""},
 		{"no agent", "[[forward]]\nlisten=\"/q\"\nconnect=\"/r\"\nagent = \"x\"\n", "f:4:9: no agent \"x\"\n    4 | agent = \"x\"\n      |         ^^^", "add a table [agent.x] with its link"},
 		{"variable", "[[forward]]\nlisten=\"$EMPTY/q\"\nconnect=\"/r\"\n", "f:2:8: \"$EMPTY/q\": the variable EMPTY is not set\n    2 | listen=\"$EMPTY/q\"\n      |        ^^^^^^^^^^", ""},
+		{"one mount", "[mount]\ndir = \"/a\"\n", "f:1:2: [mount] is one table, and there can be many mounts\n    1 | [mount]\n      |  ^^^^^", "write [[mount]]"},
+		{"unknown in mount", "[[mount]]\ndir = \"/a\"\nallow-other = true\n", "f:3:1: unknown key \"allow-other\"\n    3 | allow-other = true\n      | ^^^^^^^^^^^", "did you mean allow_other?"},
+		{"type in mount", "[[forward]]\nlisten=\"/q\"\nconnect=\"/r\"\n[[mount]]\ndir = \"/a\"\nown = 1\n", "f:6:7: own is true or false\n    6 | own = 1\n      |       ^", ""},
+		{"no folder", "[[mount]]\nown = true\n", "f:1:3: no folder is given\n    1 | [[mount]]\n      |   ^^^^^", ""},
+		{"relative folder", "[[mount]]\ndir = \"x\"\n", "f:2:7: \"x\" is no absolute path\n    2 | dir = \"x\"\n      |       ^^^", "begin it with / or ~/"},
+		{"same folder", "[[mount]]\ndir = \"/a\"\n[[mount]]\ndir = \"/b/../a\"\n", "f:4:7: another mount is over /a too", ""},
+		{"mount without agent", "[[mount]]\ndir = \"/a\"\nagent = \"x\"\n", "f:3:9: no agent \"x\"", "add a table [agent.x] with its link"},
 		{"user in rule", "[[forward]]\nlisten=\"/q\"\nconnect=\"/r\"\nallow = { user = [\"a\",\"\"] }\n", "f:4:23: \"\" is no account\n    4 | allow = { user = [\"a\",\"\"] }\n      |                       ^^", ""},
 		{"tab and wide", "[[forward]]\nconnect=\"/r\"\n\tlisten = 'é\x1b'\n", "f:3:", ""},
 		{"long line", "link = \"" + long + "\" 5\n", "f:1:", ""},
@@ -189,6 +196,7 @@ func FuzzParse(f *testing.F) {
 	f.Add([]byte("forward = [{listen = '/a', connect = '/b', allow.user = [1]}]\n"))
 	f.Add([]byte("[agent]\nx = {link = 'a'}\n[[forward.allow]]\n"))
 	f.Add([]byte("\xef\xbb\xbf[forward.env]\r\nA = \"\\u0041\"\r\n"))
+	f.Add([]byte("[[mount]]\ndir = '/m'\nown = true\n[[forward]]\nlisten = '/a'\nconnect = '/b'\n"))
 	f.Add([]byte("link = \"\"\"\n a\"\"\"\n"))
 	f.Fuzz(func(t *testing.T, text []byte) {
 		d, file, err := parse("f", text)
@@ -222,6 +230,25 @@ func FuzzParse(f *testing.F) {
 		}
 		if want := string(text); string(got) != want && string(got) != want+"\n" && string(got) != want+"\r\n" {
 			t.Errorf("after adding and removing:\n%q\nwant\n%q", got, want)
+		}
+		if file.Mount("/added/x") != nil || len(file.Mounts) == MaxForwards {
+			return
+		}
+		text = got
+		if err := AddMount(path, Mount{Dir: "/added/x", Own: true}); err != nil {
+			if !strings.Contains(err.Error(), errForm.Error()) {
+				t.Error(err)
+			}
+			return
+		}
+		if err := RemoveMount(path, "/added/x"); err != nil {
+			t.Fatal(err)
+		}
+		if got, err = os.ReadFile(path); err != nil {
+			t.Fatal(err)
+		}
+		if want := string(text); string(got) != want && string(got) != want+"\n" && string(got) != want+"\r\n" {
+			t.Errorf("after mounting and unmounting:\n%q\nwant\n%q", got, want)
 		}
 	})
 }

@@ -30,16 +30,37 @@ func AddForward(path string, w Forward) error {
 			w.Allow = &Allow{User: []string{}}
 		}
 		f.Forwards = append(f.Forwards, w)
-		eol := d.eol()
-		text := slices.Clone(d.text)
-		if n := len(text); n > 0 {
-			if text[n-1] != '\n' {
-				text = append(text, eol...)
-			}
+		return d.with(w.table()), nil
+	})
+}
+
+// with is the text with a table more.
+func (d *document) with(table string) []byte {
+	eol := d.eol()
+	text := slices.Clone(d.text)
+	if n := len(text); n > 0 {
+		if text[n-1] != '\n' {
 			text = append(text, eol...)
 		}
-		return append(text, strings.ReplaceAll(w.table(), "\n", eol)...), nil
-	})
+		text = append(text, eol...)
+	}
+	return append(text, strings.ReplaceAll(table, "\n", eol)...)
+}
+
+// without is the text without table i of those of one kind, of which there are n.
+func (d *document) without(what string, i, n int) ([]byte, error) {
+	if i >= len(d.tables[what]) || len(d.tables[what]) != n {
+		return nil, errForm
+	}
+	t := d.tables[what][i]
+	eol := []byte(d.eol())
+	before, after := d.text[:t.from], d.text[t.to:]
+	if len(after) == 0 || bytes.HasPrefix(after, eol) {
+		if blank, ok := bytes.CutSuffix(before, eol); ok && (len(blank) == 0 || bytes.HasSuffix(blank, eol)) {
+			before = blank
+		}
+	}
+	return append(slices.Clone(before), after...), nil
 }
 
 // RemoveForward removes the lines of the forward of that name from the file at
@@ -51,29 +72,19 @@ func RemoveForward(path, name string) error {
 		if i < 0 {
 			return nil, fmt.Errorf("no forward named %s is in %s", name, path)
 		}
-		if i >= len(d.tables) || len(d.tables) != len(f.Forwards) {
-			return nil, formError(path)
-		}
 		// Names that others got because of this one's must not change.
 		for j := range f.Forwards {
 			if _, written := d.at[key("forward", j, "name")]; !written && j > i && strings.HasPrefix(f.Forwards[j].Name, name+"-") {
 				return nil, report.Hint(fmt.Errorf("the forward %s has its name because of %s", f.Forwards[j].Name, name), "give it a name in %s", path)
 			}
 		}
+		text, err := d.without("forward", i, len(f.Forwards))
 		f.Forwards = slices.Delete(f.Forwards, i, i+1)
-		t := d.tables[i]
-		eol := []byte(d.eol())
-		before, after := d.text[:t.from], d.text[t.to:]
-		if len(after) == 0 || bytes.HasPrefix(after, eol) {
-			if blank, ok := bytes.CutSuffix(before, eol); ok && (len(blank) == 0 || bytes.HasSuffix(blank, eol)) {
-				before = blank
-			}
-		}
-		return append(slices.Clone(before), after...), nil
+		return text, err
 	})
 }
 
-var errForm = errors.New("forwards are written in a form that only a person can edit")
+var errForm = errors.New("it is written in a form that only a person can edit")
 
 func formError(path string) error { return fmt.Errorf("save the configuration: %s: %w", path, errForm) }
 
@@ -106,6 +117,9 @@ func edit(path string, change func(*document, *File) ([]byte, error)) error {
 	}
 	bom := bytes.HasPrefix(old, utf8BOM)
 	text, err := change(d, f)
+	if errors.Is(err, errForm) {
+		return formError(path)
+	}
 	if err != nil {
 		return err
 	}

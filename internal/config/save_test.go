@@ -54,6 +54,51 @@ func contents(t *testing.T, path string) string {
 	return string(b)
 }
 
+func TestMounts(t *testing.T) {
+	path := write(t, commented)
+	t.Setenv("HOME", "/home/me")
+	for _, m := range []Mount{{Dir: "~/tmp"}, {Dir: "/mnt/c/x y", Agent: "z", Own: true, AllowOther: true, ListenLate: true}} {
+		if err := AddMount(path, m); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want := commented + `
+[[mount]]
+dir = "~/tmp"
+
+[[mount]]
+dir = "/mnt/c/x y"
+agent = "z"
+own = true
+allow_other = true
+listen_late = true
+`
+	if d := cmp.Diff(want, contents(t, path)); d != "" {
+		t.Error(d)
+	}
+	f, err := Load(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if m := f.Mount("/home/me/tmp/"); m == nil || m.Dir != "~/tmp" {
+		t.Errorf("the mount over ~/tmp is %+v", m)
+	}
+	if err := AddMount(path, Mount{Dir: "/home/me/tmp"}); err == nil || !strings.Contains(err.Error(), "already") {
+		t.Errorf("a second mount over one folder: %v", err)
+	}
+	if err := RemoveMount(path, "/none"); err == nil {
+		t.Error("a mount that isn't there was removed")
+	}
+	for _, dir := range []string{"/home/me/tmp", "/mnt/c/x y"} {
+		if err := RemoveMount(path, dir); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if d := cmp.Diff(commented, contents(t, path)); d != "" {
+		t.Error(d)
+	}
+}
+
 func TestRemoveForward(t *testing.T) {
 	path := write(t, commented)
 	if err := RemoveForward(path, "a"); err != nil {

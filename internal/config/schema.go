@@ -22,6 +22,7 @@ var schema = map[string]map[string]kind{
 	"file": {
 		"link": {}, "embed": {list: true}, "drive": {list: true},
 		"agent": {below: "agents"}, "forward": {list: true, below: "forward"},
+		"mount": {list: true, below: "mount"},
 	},
 	"agents": {"*": {below: "agent"}},
 	"agent":  {"link": {}, "embed": {list: true}, "drive": {list: true}},
@@ -29,6 +30,9 @@ var schema = map[string]map[string]kind{
 		"name": {}, "listen": {}, "connect": {}, "agent": {},
 		"mode": {}, "owner": {}, "group": {}, "access": {list: true}, "message": {boolean: true},
 		"allow": {below: "allow"}, "filter": {}, "env": {below: "env"},
+	},
+	"mount": {
+		"dir": {}, "agent": {}, "own": {boolean: true}, "allow_other": {boolean: true}, "listen_late": {boolean: true},
 	},
 	"allow": {"user": {list: true}},
 	"env":   {"*": {}},
