@@ -11,6 +11,7 @@ import (
 	"drvsock/internal/shim"
 	"drvsock/internal/standin"
 	"drvsock/internal/supervise"
+	"drvsock/internal/view"
 )
 
 func main() {
@@ -24,6 +25,8 @@ func main() {
 			os.Exit(shim.Main(os.Args[2:]))
 		case names.Command:
 			os.Exit(names.Main())
+		case view.Word:
+			os.Exit(view.Main(os.Args[2:]))
 		case demo.Word:
 			os.Exit(demo.Main(os.Args[2:]))
 		}

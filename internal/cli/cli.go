@@ -55,7 +55,7 @@ func Main(args []string, s Streams) int {
 	root.CompletionOptions.HiddenDefaultCmd = true
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
 	root.AddCommand(runCommand(s), agentCommand(s), pathCommand(s), demoCommand(s),
-		mountCommand(s), umountCommand(), upCommand(s), downCommand(s), reloadCommand(s), statusCommand(s), daemonCommand(s),
+		mountCommand(s), umountCommand(s), upCommand(s), downCommand(s), reloadCommand(s), statusCommand(s), daemonCommand(s),
 		forwardCommand(s), presetCommand(s), envCommand(s))
 	cmd, err := root.ExecuteContextC(context.Background())
 	if err == nil {

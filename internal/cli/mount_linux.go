@@ -12,30 +12,31 @@ import (
 	"golang.org/x/sys/unix"
 
 	"drvsock/internal/config"
-	"drvsock/internal/drive"
 	"drvsock/internal/mount"
 	"drvsock/internal/report"
 	"drvsock/internal/transport"
+	"drvsock/internal/view"
 )
 
-func runMount(s Streams, f mountFlags, dir string) error {
+// serveMount is the mount in the foreground; dir is absolute.
+func serveMount(s Streams, f mountFlags, dir string) error {
 	level := slog.LevelWarn
 	if f.verbose {
 		level = slog.LevelDebug
 	}
 	log := report.NewLog(s.Err, level)
-	dir, err := filepath.Abs(dir)
-	if err != nil {
+	if err := view.CheckOther(f.AllowOther); err != nil {
 		return err
 	}
 	// Else the folder can't even be looked at.
 	if err := mount.Repair(dir, log); err != nil {
 		return err
 	}
-	if dir, err = filepath.EvalSymlinks(dir); err != nil {
+	dir, err := filepath.EvalSymlinks(dir)
+	if err != nil {
 		return fmt.Errorf("mount: %w", err)
 	}
-	o := mount.Options{Own: f.own, AllowOther: f.allowOther, ListenLate: f.listenLate, Log: log}
+	o := mount.Options{Own: f.Own, AllowOther: f.AllowOther, ListenLate: f.ListenLate, Log: log}
 	agent, done, err := seenThrough(f.agent, dir, &o)
 	if err != nil {
 		return err
@@ -46,74 +47,30 @@ func runMount(s Streams, f mountFlags, dir string) error {
 		plan.Argv, err = transport.DefaultAgent("")
 	}
 	if err == nil && o.HostPath == nil {
-		err = onDrive(plan, dir, &o)
+		err = view.OnDrive(plan, dir, &o)
 	}
 	if err != nil {
 		return err
 	}
 	stop, release := signal.NotifyContext(context.Background(), unix.SIGINT, unix.SIGTERM, unix.SIGHUP)
 	defer release()
-	k := newMountLink(&transport.Command{Argv: plan.Argv, Starter: transport.Children(), Log: log}, log)
-	defer k.close()
-	if err := k.first(stop); err != nil {
+	k := view.NewLink(&transport.Command{Argv: plan.Argv, Starter: transport.Children(), Log: log}, log)
+	defer k.Close()
+	if err := k.First(stop); err != nil {
 		return err
 	}
 	o.Host = k
 	m, err := mount.Mount(dir, o)
 	if err != nil {
-		return err
+		return view.Advise(err, dir)
 	}
-	k.follow(m.LinkUp)
+	k.Follow(m.LinkUp)
 	fmt.Fprintf(s.Out, "mounted %s at %s\n", o.HostPath, dir)
 	select {
 	case <-stop.Done():
 	case <-m.Done():
 	}
 	return m.Close()
-}
-
-// onDrive asks which folder of the host dir is.
-func onDrive(plan transport.Plan, dir string, o *mount.Options) error {
-	table, err := drive.NewTable(drive.TableConfig{Overrides: plan.Views, OverridesOnly: plan.Only})
-	if err != nil {
-		return err
-	}
-	mounts, err := drive.OpenMounts()
-	if err != nil {
-		return err
-	}
-	defer mounts.Close()
-	fd, err := unix.Open(dir, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return &os.PathError{Op: "mount", Path: dir, Err: err}
-	}
-	defer unix.Close(fd)
-	path, ok, err := drive.NewResolver(table, mounts).Resolve(fd, os.Getpid())
-	if err != nil {
-		return err
-	}
-	if !ok {
-		return report.Hint(fmt.Errorf("%s is on no drive of the host", dir), "name the drive with --drive L=VIEW, or play a host with --embed L=DIR:VIEW")
-	}
-	o.HostPath = path
-	var sx unix.Statx_t
-	if unix.Statx(fd, "", unix.AT_EMPTY_PATH, unix.STATX_MNT_ID, &sx) == nil {
-		if m, ok := mounts.Lookup(sx.Mnt_id); ok && (m.FSType == "9p" || m.FSType == "virtiofs") {
-			o.Own = o.Own || hasMetadata(m.Super)
-		}
-	}
-	return nil
-}
-
-// hasMetadata tells if a mount of DrvFS keeps owners of files, by the option
-// "metadata" among those in "aname=drvfs;path=C:\;uid=1000;metadata;…".
-func hasMetadata(super string) bool {
-	for _, o := range strings.FieldsFunc(super, func(r rune) bool { return r == ',' || r == ';' }) {
-		if o == "metadata" {
-			return true
-		}
-	}
-	return false
 }
 
 // seenThrough is what the agent is told where it plays a host on this very

@@ -7,6 +7,6 @@ import (
 	"fmt"
 )
 
-func runMount(Streams, mountFlags, string) error {
+func serveMount(Streams, mountFlags, string) error {
 	return fmt.Errorf("mount: %w on this system: it is for the Linux side", errors.ErrUnsupported)
 }

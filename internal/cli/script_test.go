@@ -17,6 +17,7 @@ import (
 	"drvsock/internal/shim"
 	"drvsock/internal/standin"
 	"drvsock/internal/supervise"
+	"drvsock/internal/view"
 )
 
 // scriptsWithin bounds all scripts together, so that a hang shows as one.
@@ -41,6 +42,8 @@ func part() {
 			os.Exit(shim.Main(os.Args[2:]))
 		case names.Command:
 			os.Exit(names.Main())
+		case view.Word:
+			os.Exit(view.Main(os.Args[2:]))
 		case demo.Word:
 			os.Exit(demo.Main(os.Args[2:]))
 		}

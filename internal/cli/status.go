@@ -25,7 +25,7 @@ func statusCommand(s Streams) *cobra.Command {
 	var asJSON, watch bool
 	cmd := &cobra.Command{
 		Use:   "status [--json] [--watch]",
-		Short: "Show the daemon, its links, forwards and sessions",
+		Short: "Show the daemon, its links, forwards, mounts and sessions",
 		Long: `Show what the daemon does and what went wrong last, with the layer that said so:
 guest, link, agent or host. Exit code 1 if no daemon runs.`,
 		Args: argCount(cobra.NoArgs),
@@ -142,6 +142,19 @@ func writeStatus(b *strings.Builder, st *control.Status, now time.Time) {
 			}
 			if p := f.LastError; p != nil {
 				t.note("%s", problem(now, p.When, p.Layer, p.Text))
+			}
+		}
+		t.end()
+	}
+	if len(st.Mounts) > 0 {
+		t.head("MOUNT", "STATE", "SINCE", "STREAMS", "LISTENERS", "HOST")
+		for _, m := range st.Mounts {
+			t.row(m.Dir, m.State, ago(now, m.Since), fmt.Sprint(m.Streams), fmt.Sprint(m.Listeners), m.HostPath)
+			if p := m.LastError; p != nil && m.State != control.MountServed {
+				t.note("%s ago: %s", ago(now, p.When), p.Text)
+				if p.Hint != "" {
+					t.note("hint: %s", p.Hint)
+				}
 			}
 		}
 		t.end()

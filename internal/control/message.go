@@ -21,12 +21,15 @@ const (
 	OpForwardAdd    Op = "forward-add"
 	OpForwardRemove Op = "forward-rm"
 	OpForwardList   Op = "forward-list"
+	OpMountAdd      Op = "mount-add"  // Mount, Exe
+	OpMountRemove   Op = "mount-rm"   // Name: the folder
+	OpMountList     Op = "mount-list" // Response.Mounts
 )
 
 // A Request is what a client sends.
 type Request struct {
 	Op   Op     `json:"op"`
-	Name string `json:"name,omitempty"` // of an agent, or a forward
+	Name string `json:"name,omitempty"` // of an agent or a forward, or a folder
 	// Agent says how the default agent is reached, with absolute folders; nil if
 	// it was not said.
 	Agent *config.Agent `json:"agent,omitempty"`
@@ -38,6 +41,7 @@ type Request struct {
 	Identity string          `json:"identity,omitempty"` // of Response; "" takes any
 	Program  string          `json:"program,omitempty"`  // that a session is for
 	Forward  *config.Forward `json:"forward,omitempty"`
+	Mount    *config.Mount   `json:"mount,omitempty"`
 }
 
 // A Response is what the daemon answers.
@@ -49,6 +53,7 @@ type Response struct {
 
 	Status   *Status          `json:"status,omitempty"`
 	Forwards []forward.Status `json:"forwards,omitempty"`
+	Mounts   []MountStatus    `json:"mounts,omitempty"`
 	Notes    []string         `json:"notes,omitempty"` // what else is worth saying, a line each
 
 	Views    []View `json:"views,omitempty"`
@@ -67,6 +72,7 @@ type Status struct {
 	Daemon   DaemonStatus     `json:"daemon"`
 	Links    []LinkStatus     `json:"links"`
 	Forwards []forward.Status `json:"forwards"`
+	Mounts   []MountStatus    `json:"mounts"`
 	Sessions []SessionStatus  `json:"sessions"`
 }
 
@@ -130,5 +136,25 @@ type SessionStatus struct {
 	In        uint64    `json:"bytes_in"`  // from the host
 	Out       uint64    `json:"bytes_out"` // to the host
 	Refused   uint64    `json:"refused"`   // requests that the agent or the link refused
+	LastError *Problem  `json:"last_error,omitempty"`
+}
+
+// The states of a mount.
+const (
+	MountStarting = "starting"
+	MountServed   = "served"
+	MountFailed   = "failed" // the reason is LastError; it is tried again
+)
+
+// MountStatus is one folder with a view.
+type MountStatus struct {
+	Dir       string    `json:"dir"`
+	HostPath  string    `json:"host_path,omitempty"`
+	Agent     string    `json:"agent,omitempty"`
+	State     string    `json:"state"`
+	Since     time.Time `json:"since"`         // of State
+	PID       int       `json:"pid,omitempty"` // of the process that serves it
+	Streams   int       `json:"streams"`       // connections with host programs
+	Listeners int       `json:"listeners"`     // sockets bound on the host
 	LastError *Problem  `json:"last_error,omitempty"`
 }

@@ -77,8 +77,11 @@ type daemon struct {
 	ended   chan struct{} // closed when links, listeners and sessions are gone
 	manager manager
 
-	reading sync.Mutex // one reload at a time, so that the file's last state counts
-	edit    sync.Mutex // one change of agents and forwards at a time
+	mounts mounts
+
+	reading sync.Mutex          // one reload at a time, so that the file's last state counts
+	edit    sync.Mutex          // one change of agents, forwards and mounts at a time
+	saved   map[string]*mounted // those that the configuration brought about
 
 	mu        sync.Mutex
 	members   map[string]*member
@@ -108,6 +111,7 @@ func Run(cfg Config) error {
 	d := &daemon{
 		cfg: cfg, log: cfg.Log, started: time.Now(), ended: make(chan struct{}), stays: !cfg.OnDemand, used: time.Now(),
 		members: map[string]*member{}, sessions: map[*session]struct{}{},
+		mounts: mounts{all: map[string]*mounted{}}, saved: map[string]*mounted{},
 	}
 	d.ctx, d.end = context.WithCancel(context.Background())
 	defer d.end()
@@ -145,6 +149,8 @@ func (d *daemon) run() error {
 			return err
 		}
 	}
+	// Before new ones are laid, which nobody is to take for these.
+	repairDead(d.log)
 	var partly notApplied // the status has them
 	if err := d.apply(file); err != nil && !errors.As(err, &partly) {
 		d.close()
@@ -237,6 +243,9 @@ func (d *daemon) idle() bool {
 			d.used = time.Now()
 		}
 	}
+	if len(d.mounts.live()) > 0 {
+		d.used = time.Now()
+	}
 	if time.Since(d.used) < d.cfg.IdleAfter {
 		return false
 	}
@@ -256,6 +265,7 @@ func (d *daemon) close() {
 	d.edit.Lock()
 	defer d.edit.Unlock()
 	hurry.Stop()
+	d.mounts.end()
 	d.mu.Lock()
 	members := d.members
 	d.members = map[string]*member{}
@@ -319,10 +329,8 @@ func (d *daemon) words() string {
 		}
 		forwards += len(m.set.Status())
 	}
-	d.mu.Lock()
-	sessions := len(d.sessions)
-	d.mu.Unlock()
-	return fmt.Sprintf("%d of %d links up, %d forwards, %d sessions", up, len(all), forwards, sessions)
+	st := d.status()
+	return fmt.Sprintf("%d of %d links up, %d forwards, %d mounts, %d sessions", up, len(all), forwards, len(st.Mounts), len(st.Sessions))
 }
 
 var errAgents = errors.New("the daemon has other agents now")

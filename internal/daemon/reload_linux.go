@@ -64,6 +64,14 @@ func (d *daemon) apply(f *config.File) error {
 			return fmt.Errorf("forward %s: no agent is named %q", w.Name, w.Agent)
 		}
 	}
+	var folders []config.Mount
+	for _, m := range f.Mounts {
+		r, err := m.Resolve()
+		if err != nil {
+			return fmt.Errorf("mount %s: %w", m.Dir, err)
+		}
+		folders = append(folders, r)
+	}
 	d.edit.Lock()
 	defer d.edit.Unlock()
 	if d.ctx.Err() != nil {
@@ -112,6 +120,7 @@ func (d *daemon) apply(f *config.File) error {
 		}
 		m.poke()
 	}
+	notes = append(notes, d.applyMounts(folders, agents)...)
 	if len(notes) > 0 {
 		return notes
 	}

@@ -56,6 +56,12 @@ func (d *daemon) call(ctx context.Context, c *control.Call) {
 		resp, err = d.removeForward(r)
 	case control.OpForwardList:
 		resp = &control.Response{Forwards: d.status().Forwards}
+	case control.OpMountAdd:
+		resp, err = d.addMount(ctx, r)
+	case control.OpMountRemove:
+		resp, err = d.removeMount(r)
+	case control.OpMountList:
+		resp = &control.Response{Mounts: d.status().Mounts}
 	default:
 		err = report.Hint(fmt.Errorf("the daemon (build %s) does not know the request %q", build.Version(), r.Op), "drvsock down, and the next one will be new")
 	}
@@ -94,6 +100,7 @@ func (d *daemon) status() *control.Status {
 	for x := range d.sessions {
 		s.Sessions = append(s.Sessions, x.status())
 	}
+	s.Mounts, s.Sessions = d.mountStatus(s.Sessions)
 	slices.SortFunc(s.Sessions, func(a, b control.SessionStatus) int { return cmp.Or(a.Since.Compare(b.Since), a.PID-b.PID) })
 	return s
 }

@@ -216,10 +216,10 @@ func TestNotify(t *testing.T) {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	want("READY=1", "STATUS=0 of 1 links up, 0 forwards, 0 sessions")
+	want("READY=1", "STATUS=0 of 1 links up, 0 forwards, 0 mounts, 0 sessions")
 	s.do("run", "--", "true")
-	want("STATUS=1 of 1 links up, 0 forwards, 1 sessions")
-	want("STATUS=1 of 1 links up, 0 forwards, 0 sessions")
+	want("STATUS=1 of 1 links up, 0 forwards, 0 mounts, 1 sessions")
+	want("STATUS=1 of 1 links up, 0 forwards, 0 mounts, 0 sessions")
 	for _, pid := range s.Parts()["agent"] {
 		env, _ := os.ReadFile(fmt.Sprintf("/proc/%d/environ", pid))
 		if strings.Contains(string(env), "NOTIFY_SOCKET") {

@@ -15,6 +15,7 @@ type Session struct {
 	Agent    string // name of the agent, "" for the default one
 	Identity string // what the daemon said of it before; "" takes any
 	Program  string // whom it is for, for the daemon's status
+	Running  bool   // of a daemon that runs already; none is started
 }
 
 // Kind is "session".
@@ -30,7 +31,7 @@ func (s *Session) String() string {
 
 // Dial asks the daemon. The link's PID is the daemon's.
 func (s *Session) Dial(ctx context.Context, cfg link.Config) (*Link, error) {
-	c, err := control.Dial(ctx, control.Options{Start: true, Args: []string{"--" + control.FlagOnDemand}})
+	c, err := control.Dial(ctx, control.Options{Start: !s.Running, Args: []string{"--" + control.FlagOnDemand}})
 	if err != nil {
 		return nil, err
 	}

@@ -69,7 +69,7 @@ func (f folders) mount(t testing.TB, by uint32) *mounted {
 func (f folders) command(t testing.TB, by uint32) *mounted {
 	t.Helper()
 	m := &mounted{t: t, dir: f.view}
-	m.cmd = exec.Command(rig.Binary(t), "mount", "-v", "--embed", "C="+f.beneath+":"+f.view, f.view)
+	m.cmd = exec.Command(rig.Binary(t), "mount", "--foreground", "-v", "--embed", "C="+f.beneath+":"+f.view, f.view)
 	if by != 0 {
 		m.cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: by, Gid: by}}
 	}

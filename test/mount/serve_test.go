@@ -72,7 +72,7 @@ func mountAs(t testing.TB, r *rig.Rig, by account, args ...string) *mounted {
 	if by.agent != by.mounter {
 		link = strings.Replace(link, "exec ", fmt.Sprintf("exec setpriv --reuid %d --regid %[1]d --clear-groups ", by.agent), 1)
 	}
-	argv := append([]string{r.Bin, "mount", "-v", "--link", link, "--drive", "C=" + r.View}, args...)
+	argv := append([]string{r.Bin, "mount", "--foreground", "-v", "--link", link, "--drive", "C=" + r.View}, args...)
 	// Not by the rig: what that starts is killed before the test's cleanup.
 	m.cmd = exec.Command(r.Bin, append(argv[1:], r.View)...)
 	m.cmd.Dir = "/"

@@ -153,7 +153,7 @@ func TestKilledMount(t *testing.T) {
 	if err := answers(f.view + "/h"); err != nil {
 		t.Errorf("after the next mount: %v", err)
 	}
-	if out, err := exec.Command(rig.Binary(t), "mount", "--embed", "C="+f.beneath+":"+f.view, f.view).CombinedOutput(); err == nil || !strings.Contains(string(out), "mounted already") {
+	if out, err := exec.Command(rig.Binary(t), "mount", "--foreground", "--embed", "C="+f.beneath+":"+f.view, f.view).CombinedOutput(); err == nil || !strings.Contains(string(out), "mounted already") {
 		t.Errorf("a second mount: %s, %v", out, err)
 	}
 	m2.kill()

@@ -1,4 +1,4 @@
-package cli
+package view
 
 import (
 	"context"
@@ -14,20 +14,23 @@ import (
 	"drvsock/internal/wire"
 )
 
-// Pauses between two tries to have a link again.
+// Pauses between two tries to have a link again. To ask the daemon costs no
+// process, and it has pauses of its own.
 const (
 	firstRedial = 100 * time.Millisecond
 	lastRedial  = 10 * time.Second
+	lastReask   = 500 * time.Millisecond
 )
 
-// mountLink keeps the link of a mount: it dials anew whenever the last one was
-// lost. It is the mount's Host.
-type mountLink struct {
-	dialer transport.Dialer
-	log    *slog.Logger
-	ctx    context.Context
-	cancel context.CancelFunc
-	ended  sync.WaitGroup
+// A Link keeps the link of a view: it dials anew whenever the last one was lost.
+// It is the view's mount.Host.
+type Link struct {
+	dialer  transport.Dialer
+	longest time.Duration // pause
+	log     *slog.Logger
+	ctx     context.Context
+	cancel  context.CancelFunc
+	ended   sync.WaitGroup
 
 	mu     sync.Mutex
 	cur    *transport.Link
@@ -37,14 +40,19 @@ type mountLink struct {
 	told   func() // of each later link
 }
 
-func newMountLink(d transport.Dialer, log *slog.Logger) *mountLink {
-	k := &mountLink{dialer: d, log: log, up: make(chan struct{})}
+// NewLink returns a Link by d. The caller closes it.
+func NewLink(d transport.Dialer, log *slog.Logger) *Link {
+	k := &Link{dialer: d, longest: lastRedial, log: log, up: make(chan struct{})}
+	if _, ok := d.(*transport.Session); ok {
+		k.longest = lastReask
+	}
 	k.ctx, k.cancel = context.WithCancel(context.Background())
 	return k
 }
 
-// first makes the first link, whose failure is the command's.
-func (k *mountLink) first(ctx context.Context) error {
+// First makes the first link, and keeps it from then on. Its failure is the
+// caller's.
+func (k *Link) First(ctx context.Context) error {
 	l, err := k.dial(ctx)
 	if err != nil {
 		return err
@@ -54,8 +62,14 @@ func (k *mountLink) first(ctx context.Context) error {
 	return nil
 }
 
+// Begin begins to make links, however long the first one takes.
+func (k *Link) Begin() {
+	k.ended.Add(1)
+	go k.keep(nil)
+}
+
 // dial makes a link the one in use.
-func (k *mountLink) dial(ctx context.Context) (*transport.Link, error) {
+func (k *Link) dial(ctx context.Context) (*transport.Link, error) {
 	routes := map[uint32]func(*link.Incoming){}
 	l, err := k.dialer.Dial(ctx, link.Config{Role: wire.RoleGuest, Build: build.Version(), Log: k.log, Handler: func(in *link.Incoming) {
 		k.mu.Lock()
@@ -82,27 +96,20 @@ func (k *mountLink) dial(ctx context.Context) (*transport.Link, error) {
 }
 
 // keep dials anew after each loss.
-func (k *mountLink) keep(l *transport.Link) {
+func (k *Link) keep(l *transport.Link) {
 	defer k.ended.Done()
 	for {
-		select {
-		case <-l.Done():
-		case <-k.ctx.Done():
-			l.End()
+		if l != nil && !k.outlive(l) {
 			return
 		}
-		k.mu.Lock()
-		k.cur, k.up = nil, make(chan struct{})
-		k.mu.Unlock()
-		k.log.Warn("link lost", "err", l.Err())
-		// First the agent: one that only stands still holds its sockets.
-		l.End()
 		var err error
-		for pause := firstRedial; ; pause = min(2*pause, lastRedial) {
+		for pause := firstRedial; ; pause = min(2*pause, k.longest) {
 			if l, err = k.dial(k.ctx); err == nil {
 				break
 			}
-			k.log.Warn("no link", "err", err)
+			if pause == firstRedial { // the others will be alike
+				k.log.Warn("no link", "err", err)
+			}
 			select {
 			case <-k.ctx.Done():
 				return
@@ -119,8 +126,25 @@ func (k *mountLink) keep(l *transport.Link) {
 	}
 }
 
-// follow has fn called after each later link.
-func (k *mountLink) follow(fn func()) {
+// outlive waits for the end of l, and tells if there is to be another.
+func (k *Link) outlive(l *transport.Link) bool {
+	select {
+	case <-l.Done():
+	case <-k.ctx.Done():
+		l.End()
+		return false
+	}
+	k.mu.Lock()
+	k.cur, k.up = nil, make(chan struct{})
+	k.mu.Unlock()
+	k.log.Warn("link lost", "err", l.Err())
+	// First the agent: one that only stands still holds its sockets.
+	l.End()
+	return true
+}
+
+// Follow has fn called after each later link.
+func (k *Link) Follow(fn func()) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.told = fn
@@ -128,7 +152,7 @@ func (k *mountLink) follow(fn func()) {
 
 // Open is mount.Host's. While the last try to have a link has failed, it fails
 // at once.
-func (k *mountLink) Open(ctx context.Context, req wire.Request) (*link.Stream, wire.Answer, error) {
+func (k *Link) Open(ctx context.Context, req wire.Request) (*link.Stream, wire.Answer, error) {
 	for {
 		k.mu.Lock()
 		l, up, last := k.cur, k.up, k.last
@@ -154,7 +178,7 @@ func (k *mountLink) Open(ctx context.Context, req wire.Request) (*link.Stream, w
 }
 
 // Route is mount.Host's.
-func (k *mountLink) Route(s *link.Stream, accepted func(*link.Incoming)) {
+func (k *Link) Route(s *link.Stream, accepted func(*link.Incoming)) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if k.cur == nil || s.Link() != k.cur.Link {
@@ -172,7 +196,8 @@ func (k *mountLink) Route(s *link.Stream, accepted func(*link.Incoming)) {
 	}()
 }
 
-func (k *mountLink) close() {
+// Close ends the link.
+func (k *Link) Close() {
 	k.cancel()
 	k.ended.Wait()
 }
