@@ -76,10 +76,27 @@ func TestScripts(t *testing.T) {
 			}
 			return ownDaemon(t, env)
 		},
+		Condition: func(cond string) (bool, error) {
+			if cond != "fuse" {
+				return false, errors.New("unknown condition " + cond)
+			}
+			return canMount(), nil
+		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"code": code,
 		},
 	})
+}
+
+// canMount tells whether this account can mount a FUSE file system.
+func canMount() bool {
+	f, err := os.OpenFile("/dev/fuse", os.O_RDWR, 0)
+	if err != nil {
+		return false
+	}
+	_ = f.Close()
+	_, err = exec.LookPath("fusermount3")
+	return err == nil || os.Geteuid() == 0
 }
 
 // ownDaemon gives a script a daemon of its own, if it starts one, and wants it
@@ -92,14 +109,17 @@ func ownDaemon(t *testing.T, env *testscript.Env) error {
 		return err
 	}
 	env.Defer(func() {
-		cmd := func(word string) *exec.Cmd {
-			c := exec.Command("/proc/self/exe", word)
+		cmd := func(words ...string) *exec.Cmd {
+			c := exec.Command("/proc/self/exe", words...)
 			c.Args[0], c.Env = "drvsock", env.Vars
 			return c
 		}
 		if cmd("status").Run() == nil {
 			t.Errorf("%s: a daemon is left", env.WorkDir)
 			_ = cmd("down").Run()
+		}
+		if view := filepath.Join(env.WorkDir, "view"); cmd("umount", view).Run() == nil {
+			t.Errorf("%s: a mount is left", view)
 		}
 	})
 	return nil

@@ -28,6 +28,8 @@ func Main(args []string) int {
 	}
 	unix.CloseOnExec(fd)
 	control := os.NewFile(uintptr(fd), "daemon")
+	// The daemon reads what is said on stderr, and may be gone before the view is.
+	signal.Notify(make(chan os.Signal, 1), unix.SIGPIPE)
 	dec, enc := json.NewDecoder(control), json.NewEncoder(control)
 	var o Order
 	if dec.Decode(&o) != nil {
@@ -44,7 +46,6 @@ func Main(args []string) int {
 	if o.Verbose {
 		level = slog.LevelDebug
 	}
-	// Its readers write their own level in front, and know that it is ours.
 	s := &server{order: o, log: report.NewLog(os.Stderr, level)}
 	if err := s.mount(); err != nil {
 		_ = enc.Encode(Report{Error: err.Error(), Hint: report.HintOf(err)})
