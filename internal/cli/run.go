@@ -2,12 +2,14 @@ package cli
 
 import (
 	"errors"
+	"fmt"
 
 	"github.com/spf13/cobra"
 
 	"drvsock/internal/config"
 	"drvsock/internal/report"
 	"drvsock/internal/run"
+	"drvsock/internal/supervise"
 	"drvsock/internal/transport"
 )
 
@@ -24,6 +26,10 @@ func runCommand(s Streams) *cobra.Command {
 drive path (such as /mnt/c/tmp/x.sock) reach the host, and everything else stays
 as it is.
 
+Programs are watched by a seccomp filter. Where the system has no room for one,
+as in another drvsock run, the drives are mounted for this run alone instead, as
+drvsock mount does it for all.
+
 The link to the host is the daemon's, which is started if none runs. With --link
 or --embed, or --no-daemon, it is this run's own.
 
@@ -36,6 +42,9 @@ run, 127 if it isn't found, 128+n if it died of signal n.`,
 		RunE: func(_ *cobra.Command, args []string) error {
 			o.Argv = args
 			code, err := run.ExitFailure, error(nil)
+			if o.By != "" && o.By != supervise.ByFilter && o.By != supervise.ByMount {
+				return usageError{fmt.Errorf("--by %q: want %s or %s", o.By, supervise.ByFilter, supervise.ByMount)}
+			}
 			if o.Plan, err = transport.NewPlan(a); err == nil && o.Agent != "" && (o.NoDaemon || o.Plan.Argv != nil) {
 				err = errors.New("--agent names one of the daemon's: it goes without --link, --embed and --no-daemon")
 			}
@@ -56,6 +65,7 @@ run, 127 if it isn't found, 128+n if it died of signal n.`,
 	agentFlags(cmd, &a)
 	f.StringVar(&o.Agent, "agent", "", "`NAME` of an agent of config.toml, by whose link to go")
 	f.BoolVar(&o.NoDaemon, "no-daemon", false, "make a link of this run's own, without the daemon")
+	f.StringVar(&o.By, "by", "", "`WAY` in: filter or mount (default: filter, and mount where none can be had)")
 	f.BoolVarP(&o.Verbose, "verbose", "v", false, "say on stderr what is done")
 	return cmd
 }

@@ -28,12 +28,13 @@ func (v *view) fill(n *node, st *unix.Stat_t, a *fuse.Attr) {
 	if n.socket() {
 		ino = n.ino
 	}
+	mode, owner := v.show(st.Mode, fuse.Owner{Uid: st.Uid, Gid: st.Gid})
 	*a = fuse.Attr{
 		Ino: ino, Size: uint64(st.Size), Blocks: uint64(st.Blocks),
 		Atime: uint64(st.Atim.Sec), Atimensec: uint32(st.Atim.Nsec),
 		Mtime: uint64(st.Mtim.Sec), Mtimensec: uint32(st.Mtim.Nsec),
 		Ctime: uint64(st.Ctim.Sec), Ctimensec: uint32(st.Ctim.Nsec),
-		Mode: st.Mode, Nlink: uint32(st.Nlink), Owner: fuse.Owner{Uid: st.Uid, Gid: st.Gid},
+		Mode: mode, Nlink: uint32(st.Nlink), Owner: owner,
 		Rdev: uint32(st.Rdev), Blksize: uint32(st.Blksize),
 	}
 }
@@ -43,7 +44,7 @@ func (v *view) fill(n *node, st *unix.Stat_t, a *fuse.Attr) {
 func (v *view) entry(n *node, st *unix.Stat_t, out *fuse.EntryOut) {
 	out.NodeId = n.id
 	v.fill(n, st, &out.Attr)
-	out.Attr.Mode = st.Mode&^unix.S_IFMT | n.kind
+	out.Attr.Mode = out.Attr.Mode&^unix.S_IFMT | n.kind
 	out.SetAttrTimeout(fresh)
 	if !n.socket() {
 		out.SetEntryTimeout(fresh)
@@ -81,7 +82,8 @@ func (v *view) Statx(_ <-chan struct{}, in *fuse.StatxIn, out *fuse.StatxOut) fu
 		return status(err)
 	}
 	out.Statx.FromStatx(&sx)
-	out.Statx.Mode = out.Statx.Mode&^unix.S_IFMT | uint16(n.kind)
+	mode, owner := v.show(uint32(sx.Mode), fuse.Owner{Uid: sx.Uid, Gid: sx.Gid})
+	out.Statx.Mode, out.Statx.Uid, out.Statx.Gid = uint16(mode&^unix.S_IFMT|n.kind), owner.Uid, owner.Gid
 	out.Statx.Ino = v.number(unix.Mkdev(sx.Dev_major, sx.Dev_minor), sx.Ino)
 	if n.socket() {
 		out.Statx.Ino = n.ino

@@ -297,6 +297,7 @@ func (v *view) isPlain(dir *node, base string, st *unix.Stat_t) {
 
 // accepted is the agent's word of a host program that connected.
 func (b *bound) accepted(in *link.Incoming) {
+	defer b.v.busy()()
 	if !b.v.begin() {
 		in.Refuse(errno.Errorf(errno.ECONNREFUSED, errno.LayerGuest, "the view is gone"))
 		return

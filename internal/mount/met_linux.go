@@ -393,6 +393,7 @@ func (m *met) unasked() (_ *link.Stream, ok bool) {
 
 // join relays one connection, by way of s if that is not nil.
 func (m *met) join(c *net.UnixConn, s *link.Stream) {
+	defer m.v.busy()()
 	cred, err := peerOf(c)
 	if err != nil {
 		_ = c.Close()

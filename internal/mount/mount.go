@@ -75,6 +75,11 @@ type Options struct {
 	// AllowOther opens the view to other accounts. Root always does so; for
 	// another user /etc/fuse.conf has to permit it.
 	AllowOther bool
+	// OneAccount says that the view is mounted in a user namespace that knows this
+	// process's user and group alone. The kernel lets nobody write to what belongs to
+	// others there, whatever its mode, so files of others show as this user's own,
+	// with the rights to them that he has.
+	OneAccount bool
 	Log        *slog.Logger // nil discards
 }
 

@@ -25,6 +25,9 @@ const (
 	// abortFor is how long it waits after it has ended the connection to the
 	// kernel.
 	abortFor = 5 * time.Second
+	// maxWrite is how many bytes the kernel hands over at once, and maxBackground how
+	// many requests nobody waits for it may have open.
+	maxWrite, maxBackground = 1 << 20, 64
 )
 
 // served is a view that is mounted.
@@ -140,7 +143,7 @@ func (s *served) start(flags int64) error {
 		FsName: sourcePrefix + string(v.opts.HostPath), Name: subtype,
 		Options:    []string{"default_permissions"},
 		AllowOther: v.opts.AllowOther || v.uid == 0,
-		MaxWrite:   1 << 20, MaxBackground: 64,
+		MaxWrite:   maxWrite, MaxBackground: maxBackground,
 		ExtraCapabilities: fuse.CAP_DONT_MASK,
 		EnableAcl:         v.hasACL(),
 		Logger:            log.New(&lines{v.log}, "", 0),
@@ -158,6 +161,19 @@ func (s *served) start(flags int64) error {
 		v.release()
 		return err
 	}
+	var sx unix.Statx_t
+	if err := s.run(server, func() error { return v.hidden.open(s.dir, &sx) }, &sx); err != nil {
+		_ = detach(s.dir)
+		return err
+	}
+	go s.follow(sx.Mnt_id)
+	return nil
+}
+
+// run begins to serve the view; open opens the hidden folder and asks for the
+// attributes of the view's root.
+func (s *served) run(server *fuse.Server, open func() error, sx *unix.Statx_t) error {
+	v := s.v
 	v.server = server
 	go func() {
 		server.Serve()
@@ -167,19 +183,16 @@ func (s *served) start(flags int64) error {
 		v.release()
 		close(s.done)
 	}()
-	err = alone(nil, server.WaitMount)
-	var sx unix.Statx_t
+	err := alone(nil, server.WaitMount)
 	if err == nil {
-		err = v.hidden.open(s.dir, &sx)
+		err = open()
 	}
 	if err != nil {
-		_ = detach(s.dir)
 		return err
 	}
 	s.minor = sx.Dev_minor
 	v.sockets.vfsDev = sx.Dev_major<<20 | sx.Dev_minor
 	v.sockets.start()
-	go s.follow(sx.Mnt_id)
 	return nil
 }
 

@@ -4,6 +4,7 @@ import (
 	"log/slog"
 	"os"
 	"sync"
+	"sync/atomic"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
@@ -77,6 +78,7 @@ type view struct {
 	hidden  hidden
 	sockets *sockets
 	server  *fuse.Server
+	joins   atomic.Int64 // connections with host programs
 
 	mu      sync.Mutex
 	nodes   map[uint64]*node

@@ -51,17 +51,25 @@ var obstacles = []struct{ sysctl, value, why string }{
 	{"kernel.apparmor_restrict_unprivileged_userns", "1", "Ubuntu 23.10 and later"},
 }
 
+// Obstacles names the switches of this system that forbid user namespaces, "" if
+// there are none.
+func Obstacles() string { return switches(os.ReadFile) }
+
 // hint names the switches that stand in the way.
 func hint(read func(string) ([]byte, error)) string {
+	if s := switches(read); s != "" {
+		return s
+	}
+	return "a container, a chroot or a security module may forbid namespaces"
+}
+
+func switches(read func(string) ([]byte, error)) string {
 	var found []string
 	for _, o := range obstacles {
 		b, err := read("/proc/sys/" + strings.ReplaceAll(o.sysctl, ".", "/"))
 		if err == nil && strings.TrimSpace(string(b)) == o.value {
 			found = append(found, o.sysctl+" is "+o.value+", see "+o.why)
 		}
-	}
-	if len(found) == 0 {
-		return "a container, a chroot or a security module may forbid namespaces"
 	}
 	return strings.Join(found, "; ")
 }
@@ -71,7 +79,7 @@ func hint(read func(string) ([]byte, error)) string {
 // namespace otherwise.
 func sysProcAttr() *syscall.SysProcAttr {
 	a := &syscall.SysProcAttr{Setsid: true}
-	if capable(unix.CAP_SYS_ADMIN) && capable(unix.CAP_SYS_CHROOT) {
+	if Capable(unix.CAP_SYS_ADMIN) && Capable(unix.CAP_SYS_CHROOT) {
 		return a
 	}
 	a.Cloneflags = unix.CLONE_NEWUSER
@@ -83,8 +91,8 @@ func sysProcAttr() *syscall.SysProcAttr {
 	return a
 }
 
-// capable reports whether capability c is in effect.
-func capable(c int) bool {
+// Capable reports whether capability c is in effect.
+func Capable(c int) bool {
 	hdr := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
 	var data [2]unix.CapUserData
 	if err := unix.Capget(&hdr, &data[0]); err != nil {

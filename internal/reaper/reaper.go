@@ -5,6 +5,8 @@ package reaper
 import (
 	"os"
 	"os/signal"
+	"strconv"
+	"strings"
 	"sync"
 	"syscall"
 
@@ -17,6 +19,9 @@ type Reaper struct {
 	procs map[int]*Process
 	child chan os.Signal
 	quit  chan struct{}
+
+	watched  *Process // see Deserted
+	deserted chan struct{}
 }
 
 // A Process is a child that Start started.
@@ -88,6 +93,42 @@ func (r *Reaper) SignalGroup(p *Process, sig syscall.Signal) {
 	}
 }
 
+// Deserted returns a channel that is closed when p has ended and no child is left
+// but those that Start started: of what p started nothing runs any more, as
+// orphans are our children. It is for one process.
+func (r *Reaper) Deserted(p *Process) <-chan struct{} {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.watched, r.deserted = p, make(chan struct{})
+	c := r.deserted
+	r.look()
+	return c
+}
+
+// look closes deserted if that is due. Called with mu.
+func (r *Reaper) look() {
+	if r.deserted == nil || r.procs[r.watched.PID] == r.watched {
+		return
+	}
+	tasks, err := os.ReadDir("/proc/self/task")
+	if err != nil {
+		return
+	}
+	for _, t := range tasks {
+		b, err := os.ReadFile("/proc/self/task/" + t.Name() + "/children")
+		if err != nil {
+			continue // the thread has ended
+		}
+		for f := range strings.FieldsSeq(string(b)) {
+			if pid, err := strconv.Atoi(f); err == nil && r.procs[pid] == nil {
+				return
+			}
+		}
+	}
+	close(r.deserted)
+	r.deserted = nil
+}
+
 func (r *Reaper) loop() {
 	for {
 		select {
@@ -97,6 +138,9 @@ func (r *Reaper) loop() {
 		}
 		for r.reapOne() {
 		}
+		r.mu.Lock()
+		r.look()
+		r.mu.Unlock()
 	}
 }
 

@@ -26,6 +26,7 @@ type Options struct {
 	Plan     transport.Plan
 	NoDaemon bool
 	Agent    string // of the daemon's agents, "" for the default one
+	By       string // of supervise.Config
 	Verbose  bool
 	Argv     []string // the command and its arguments, at least one
 }

@@ -30,7 +30,7 @@ func command(o Options) (int, error) {
 		}
 		return ExitNotRunnable, fmt.Errorf("%s: %w", o.Argv[0], errors.Unwrap(err))
 	}
-	cfg := supervise.Config{Link: o.Plan.Argv, DrivesOnly: o.Plan.Only, Verbose: o.Verbose, Path: path, Argv: o.Argv}
+	cfg := supervise.Config{Link: o.Plan.Argv, DrivesOnly: o.Plan.Only, By: o.By, Verbose: o.Verbose, Path: path, Argv: o.Argv}
 	for _, v := range o.Plan.Views {
 		cfg.Drives = append(cfg.Drives, supervise.DriveView{Letter: v.Letter, View: v.View})
 	}
@@ -283,10 +283,10 @@ func (f *front) endTree() {
 	for time.Since(start) < 5*time.Second {
 		left := 0
 		for _, pid := range ownChildren() {
-			// The command's tree has one filter more than we have, the agent none
-			// more. Nor has a daemon that was started for another link; it is
+			// The command's tree has one filter more than we have, or other mounts, the
+			// agent neither. Nor has a daemon that was started for another link; it is
 			// everybody's.
-			more := filters(pid) > own
+			more := filters(pid) > own || mounts(pid) != mounts(os.Getpid())
 			if !more && isDaemon(pid) {
 				continue
 			}
@@ -333,6 +333,12 @@ func filters(pid int) int {
 	line, _, _ := bytes.Cut(rest, []byte("\n"))
 	n, _ := strconv.Atoi(string(bytes.TrimSpace(line)))
 	return n
+}
+
+// mounts names the mount namespace of a process, "" if that isn't told.
+func mounts(pid int) string {
+	s, _ := os.Readlink("/proc/" + strconv.Itoa(pid) + "/ns/mnt")
+	return s
 }
 
 // ownChildren lists the children of all our threads (proc_pid_children(5)).

@@ -5,6 +5,9 @@
 // Follow one call through it: calls.go takes it from the kernel, connect.go and
 // bind.go, which also has listen, decide and act, meeting.go and sockets.go hold what
 // outlives the call. main.go starts and ends everything.
+//
+// Where no filter can be, mounted.go has the command live among views of package
+// mount instead, in a mount namespace of its own.
 package supervise
 
 // Word is the argument that makes this program the supervisor; a control socket
@@ -27,10 +30,19 @@ type Config struct {
 	// DrivesOnly leaves out what the mount table says: the agent plays a host of
 	// its own and doesn't know the real one's drives.
 	DrivesOnly bool
-	Verbose    bool
-	Path       string   // file to execute
-	Argv       []string // its arguments, the first one its name
+	// By is what brings the programs' calls here: ByFilter, ByMount, or "" for the
+	// first of them that can be.
+	By      string
+	Verbose bool
+	Path    string   // file to execute
+	Argv    []string // its arguments, the first one its name
 }
+
+// The values of Config.By.
+const (
+	ByFilter = "filter" // a seccomp filter
+	ByMount  = "mount"  // views over the drives, in a mount namespace
+)
 
 // A Session is a link of the daemon's.
 type Session struct {

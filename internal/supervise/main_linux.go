@@ -98,6 +98,7 @@ type master struct {
 	reaper    *reaper.Reaper
 	command   *reaper.Process
 	shimSock  int
+	noFilter  error // why there is none, nil if nobody has tried
 }
 
 func (m *master) tell(e Event) {
@@ -111,7 +112,14 @@ func (m *master) run() (err error) {
 		return err
 	}
 	defer m.reaper.Close()
-	if err := m.startCommand(); err != nil {
+	mounted, err := m.choose()
+	if err != nil {
+		return err
+	}
+	if mounted {
+		return m.runMounted()
+	}
+	if err := m.startCommand(m.filterOptions(), nil); err != nil {
 		return err
 	}
 	defer unix.Close(m.shimSock)
@@ -121,17 +129,10 @@ func (m *master) run() (err error) {
 		<-m.command.Done()
 		return err
 	}
-	defer s.close()
-	// A command that runs before the front knows it would be ended by signals that
-	// are for it to take.
-	m.tell(Event{Ready: true})
-	select {
-	case <-m.agreed:
-	case <-m.frontGone:
-		m.reaper.Signal(m.command, unix.SIGKILL)
-	}
+	m.agree()
 	if err := shim.Go(m.shimSock); err != nil {
 		<-m.command.Done()
+		s.close()
 		return fmt.Errorf("%s: %w", m.cfg.Argv[0], err)
 	}
 	m.tell(Event{PID: m.command.PID})
@@ -144,21 +145,28 @@ func (m *master) run() (err error) {
 	return nil
 }
 
+// agree waits until the front knows that the command is about to run: signals that
+// are for the command to take would end one that the front doesn't know of.
+func (m *master) agree() {
+	m.tell(Event{Ready: true})
+	select {
+	case <-m.agreed:
+	case <-m.frontGone:
+		m.reaper.Signal(m.command, unix.SIGKILL)
+	}
+}
+
 // startCommand starts the shim with everything that the user's shell meant for
 // the command, and then lets go of it.
-func (m *master) startCommand() error {
+func (m *master) startCommand(o shim.Options, sys *syscall.SysProcAttr) error {
 	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return os.NewSyscallError("socketpair", err)
 	}
 	inherited := Inherited()
 	if _, err = unix.FcntlInt(uintptr(pair[1]), unix.F_SETFD, 0); err == nil {
-		o := shim.Options{}
-		if os.Geteuid() != 0 {
-			o = shim.Options{NoNewPrivs: true, Dumpable: true}
-		}
 		m.command, err = m.reaper.Start("/proc/self/exe", shim.Args(pair[1], o, m.cfg.Path, m.cfg.Argv),
-			&syscall.ProcAttr{Env: os.Environ(), Files: []uintptr{0, 1, 2}}, m.commandChanged)
+			&syscall.ProcAttr{Env: os.Environ(), Files: []uintptr{0, 1, 2}, Sys: sys}, m.commandChanged)
 	}
 	_ = unix.Close(pair[1])
 	if err != nil {
@@ -208,6 +216,14 @@ func (m *master) commandChanged(ws unix.WaitStatus) {
 
 func (m *master) continueFront() { _ = unix.PidfdSendSignal(m.frontFD, unix.SIGCONT, nil, 0) }
 
+// filterOptions are those of the filter for this user.
+func (m *master) filterOptions() shim.Options {
+	if os.Geteuid() == 0 {
+		return shim.Options{}
+	}
+	return shim.Options{NoNewPrivs: true, Dumpable: true}
+}
+
 // prepare makes everything that the command's first call may need. The parts
 // don't depend on each other and each takes a new process, so they start at once.
 func (m *master) prepare() (*supervisor, error) {
@@ -219,8 +235,7 @@ func (m *master) prepare() (*supervisor, error) {
 		if err != nil {
 			errs[0] = err
 			if errors.Is(err, seccomp.ErrBusy) {
-				errs[0] = report.Hint(err, "a filter of its own is in force here: another drvsock run, or WSL's in Mirrored networking; "+
-					"set networkingMode=nat in .wslconfig, or don't nest")
+				errs[0] = report.Hint(err, busyHint)
 			}
 			return
 		}
@@ -296,7 +311,12 @@ func (m *master) spawnNames(argv []string, files []*os.File, attr *syscall.SysPr
 
 // accompany stays until the command, its tree and every connection of it are
 // over. ended is closed when no task uses the filter any more.
-func (m *master) accompany(s *supervisor, ended <-chan struct{}) {
+func (m *master) accompany(s *supervisor, ended <-chan struct{}) { m.stay(ended, s.idle, s.close) }
+
+// stay is accompany for any way in: ended is closed when nothing of the tree is
+// left, what idle returns is when its last byte is delivered, and end takes down
+// what served it.
+func (m *master) stay(ended <-chan struct{}, idle func() <-chan struct{}, end func()) {
 	select {
 	case <-m.command.Done():
 	case <-m.frontGone:
@@ -311,9 +331,9 @@ func (m *master) accompany(s *supervisor, ended <-chan struct{}) {
 	} else {
 		last.Code = ws.ExitStatus()
 	}
-	if waitFor(ended, treeEndWait) && waitFor(s.idle(), drainWait) {
+	if waitFor(ended, treeEndWait) && waitFor(idle(), drainWait) {
 		// The usual end: nothing is left behind when the front returns.
-		s.close()
+		end()
 		m.tellEnd(last)
 		return
 	}
@@ -322,7 +342,8 @@ func (m *master) accompany(s *supervisor, ended <-chan struct{}) {
 	// stderr waits for them, not for us.
 	_ = nullOver(2)
 	<-ended
-	<-s.idle()
+	<-idle()
+	end()
 }
 
 // tellEnd tells of the command's end. It can have ended while it was stopped, and
