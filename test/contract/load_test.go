@@ -27,8 +27,11 @@ const (
 const roleVar = "DRVSOCK_CONTRACT_ROLE"
 
 // role plays "serve NAME", an echo server that ends with its stdin, "load NAME",
-// which asks it, at each line of stdin, or "churn NAME".
+// which asks it, at each line of stdin, "churn NAME", or "refuse ERRNO CMD…".
 func role(args []string) error {
+	if args[0] == "refuse" {
+		return refuse(args[1], args[2:])
+	}
 	if args[0] == "serve" {
 		l, err := net.Listen("unix", args[1])
 		if err != nil {

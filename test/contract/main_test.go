@@ -38,6 +38,24 @@ var accounts = []struct {
 	uid  uint32
 }{{"root", 0}, {"user", rig.User}}
 
+// ways are the accounts with both ways in: the filter, and the mounts that run
+// falls back to where no filter can be had.
+var ways = []way{{"root", 0, ""}, {"user", rig.User, ""}, {"root by mount", 0, "mount"}, {"user by mount", rig.User, "mount"}}
+
+type way struct {
+	name string
+	uid  uint32
+	by   string // as the flag of drvsock run, "" for none
+}
+
+func (w way) options() rig.Options {
+	o := rig.Options{Agent: w.uid, Program: w.uid}
+	if w.by != "" {
+		o.Flags = []string{"--by", w.by}
+	}
+	return o
+}
+
 // A stage has programs of the guest and of the host on it, and writes down what
 // they see.
 type stage struct {
@@ -128,13 +146,12 @@ type scenario struct {
 func play(t *testing.T, scenarios []scenario) {
 	t.Helper()
 	for _, acc := range accounts {
-		t.Run(acc.name, func(t *testing.T) { playAs(t, acc.uid, scenarios) })
+		t.Run(acc.name, func(t *testing.T) { playAs(t, way{uid: acc.uid}.options(), scenarios) })
 	}
 }
 
-func playAs(t *testing.T, uid uint32, scenarios []scenario) {
+func playAs(t *testing.T, o rig.Options, scenarios []scenario) {
 	t.Helper()
-	o := rig.Options{Agent: uid, Program: uid}
 	through := rig.New(t, o)
 	o.Plain = true
 	native := rig.New(t, o)

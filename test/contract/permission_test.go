@@ -29,6 +29,12 @@ type sample struct {
 // TestPermissions are the samples of the post: the agent has one account, the
 // program another, and either side can say no (C5, C6).
 func TestPermissions(t *testing.T) {
+	for _, by := range []string{"filter", "mount"} {
+		t.Run(by, func(t *testing.T) { permissions(t, "--by", by) })
+	}
+}
+
+func permissions(t *testing.T, flags ...string) {
 	bind := []sample{
 		{"no host permission, then granted", rig.User, rig.User, 0o755, "EACCES", 0o777},
 		{"no guest permission, then granted", rig.Other, rig.Other, 0o755, "EACCES", 0o777},
@@ -45,7 +51,7 @@ func TestPermissions(t *testing.T) {
 		{"by supplementary group", rig.Other, group, 0o770, "ok", 0o770},
 		{"not by supplementary group", rig.Other, group, 0o750, "EACCES", 0o770},
 	}
-	r := rig.New(t, rig.Options{Agent: rig.Other, Program: rig.User, Groups: []uint32{group}})
+	r := rig.New(t, rig.Options{Agent: rig.Other, Program: rig.User, Groups: []uint32{group}, Flags: flags})
 	guest := rig.StartProbe(t, r.Run(rig.ProbeProgram(t)))
 	for i, s := range bind {
 		t.Run("bind/"+s.name, func(t *testing.T) {
@@ -126,7 +132,7 @@ func TestCredentials(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("needs root")
 	}
-	playAs(t, 0, []scenario{
+	playAs(t, rig.Options{}, []scenario{
 		{name: "seteuid", fails: "EOPNOTSUPP", play: func(s *stage) {
 			s.far.all("umask 22", "mkdir own", "socket 5 stream", "bind 5 h", "listen 5 9")
 			s.near.all("umask 0", "socket 4 stream", "bind 4 own/w", "seteuid 44001", "socket 5 stream", "bind 5 own/x", "connect 5 h",

@@ -79,9 +79,9 @@ func pair(t *testing.T, server, client *exec.Cmd) [2]string {
 // they print on one machine, addresses and sizes included.
 func TestPost(t *testing.T) {
 	client, server, bind := rig.Seed(t, "client"), rig.Seed(t, "server"), rig.Seed(t, "bind")
-	for _, acc := range accounts {
-		t.Run(acc.name, func(t *testing.T) {
-			o := rig.Options{Agent: acc.uid, Program: acc.uid}
+	for _, w := range ways {
+		t.Run(w.name, func(t *testing.T) {
+			o := w.options()
 			r := rig.New(t, o)
 			o.Plain = true
 			native := rig.New(t, o)

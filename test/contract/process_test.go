@@ -15,8 +15,14 @@ import (
 
 // TestProcesses is C16: threads and children, and what they inherit.
 func TestProcesses(t *testing.T) {
+	play(t, processes)
+	t.Run("user by mount", func(t *testing.T) { playAs(t, way{uid: rig.User, by: "mount"}.options(), processes) })
+}
+
+// processes are scenarios in which a program is more than one task.
+var processes = func() []scenario {
 	host := func(s *stage) { s.far.all("umask 0", "socket 5 stream", "bind 5 h", "listen 5 9") }
-	play(t, []scenario{
+	return []scenario{
 		{name: "thread", fails: "ECONNREFUSED", play: func(s *stage) {
 			host(s)
 			s.near.all("socket 5 stream", "thread connect 5 h", "thread send 5 x", "socket 6 stream", "thread bind 6 n",
@@ -57,8 +63,8 @@ func TestProcesses(t *testing.T) {
 			s.near.all("dumpable 0", "socket 5 stream", "connect 5 h", "send 5 x", "fork", "socket 6 stream", "connect 6 h")
 			s.far.all("accept 5 6", "recv 6 3")
 		}},
-	})
-}
+	}
+}()
 
 // TestFullBacklog is what a connect does that finds no room at the host's
 // listener: it waits, and can be interrupted, as natively.

@@ -20,8 +20,8 @@ import (
 
 // TestExitCodes compares what a command and its shell see of each other.
 func TestExitCodes(t *testing.T) {
-	for _, acc := range accounts {
-		r := newRig(t, acc.uid)
+	for _, acc := range ways {
+		r := rig.New(t, acc.options())
 		for _, row := range []struct {
 			name string
 			argv []string
@@ -324,8 +324,8 @@ func TestJobControl(t *testing.T) {
 	}
 	shell := func(argv ...string) []string { return append(argv, bash, "--norc", "--noprofile", "--noediting", "-i") }
 	quoted := func(argv []string) string { return "'" + strings.Join(argv, "' '") + "'" }
-	for _, acc := range accounts {
-		r := newRig(t, acc.uid)
+	for _, acc := range ways {
+		r := rig.New(t, acc.options())
 		t.Run(acc.name+"/job", func(t *testing.T) {
 			term := startTerminal(t, r.InView(shell()...))
 			term.expect("$ ")
