@@ -252,6 +252,15 @@ func (l *Link) Open(ctx context.Context, req wire.Request) (*Stream, wire.Answer
 		}
 		return s, r.answer, nil
 	case <-ctx.Done():
+	}
+	// What ended ctx may have come after the answer on this very link.
+	select {
+	case r := <-answered:
+		if r.err == nil {
+			return s, r.answer, nil
+		}
+		return nil, wire.Answer{}, r.err
+	default:
 		s.Reset(errno.Errorf(errno.ECANCELED, errno.LayerGuest, "given up"))
 		return nil, wire.Answer{}, openError(ctx)
 	}

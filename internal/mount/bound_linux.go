@@ -43,6 +43,7 @@ type bound struct {
 	owner *lookup.Task // as it was when it bound the socket
 	diag  *diag        // of its network namespace; nil if we can't ask there
 	gone  chan struct{}
+	gate  link.Gate // of host programs that come
 
 	number atomic.Uint32 // inode of the socket itself, 0 if unknown
 
@@ -302,21 +303,36 @@ func (b *bound) accepted(in *link.Incoming) {
 		in.Refuse(errno.Errorf(errno.ECONNREFUSED, errno.LayerGuest, "the view is gone"))
 		return
 	}
-	c, err := b.reach(in.Context(), in.Request.Peer)
+	c, s, err := b.answer(in)
 	if err != nil {
 		b.v.log.Info("host program turned away", "path", string(b.made.Path), "err", err)
-		in.Refuse(err)
-		return
-	}
-	s, err := in.Accept(wire.Answer{})
-	if err != nil {
-		_ = c.Close()
 		return
 	}
 	b.v.log.Debug("host program connected", "path", string(b.made.Path))
 	if err := relay.Join(c, s); err != nil {
 		b.v.log.Debug("connection ended", "err", err)
 	}
+}
+
+// answer takes a host program in, or refuses it.
+func (b *bound) answer(in *link.Incoming) (*end, *link.Stream, error) {
+	if !b.gate.Enter() {
+		err := errno.Errorf(errno.ECONNREFUSED, errno.LayerGuest, "the program closed its socket")
+		in.Refuse(err)
+		return nil, nil, err
+	}
+	defer b.gate.Leave()
+	c, err := b.reach(in.Context(), in.Request.Peer)
+	if err != nil {
+		in.Refuse(err)
+		return nil, nil, err
+	}
+	s, err := in.Accept(wire.Answer{})
+	if err != nil {
+		_ = c.Close()
+		return nil, nil, err
+	}
+	return c, s, nil
 }
 
 // reach connects a new socket to the program's listener. peer is the name that

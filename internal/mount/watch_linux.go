@@ -23,6 +23,8 @@ const (
 	longPause  = 50 * time.Millisecond
 	// perLook is how many times its own length the watch rests after each look.
 	perLook = 3
+	// leaveWait bounds how long the agent may take to close a socket.
+	leaveWait = time.Second
 	// bareFor is how long a socket may not be seen after its file was made.
 	bareFor = 5 * time.Second
 	// dumpFrom is the number of sockets from which on one look at all of the
@@ -320,16 +322,26 @@ func (s *sockets) remove(b *bound) {
 		return
 	}
 	close(b.gone)
-	b.mu.Lock()
-	handle := b.handle
-	b.mu.Unlock()
-	_ = handle.Close()
-	s.v.drop(b.node, 1)
-	b.mu.Lock()
-	dir := b.dir
-	b.mu.Unlock()
-	s.v.drop(dir, 1)
-	s.v.log.Debug("closed", "path", string(b.made.Path))
+	s.ended.Add(1)
+	go func() {
+		defer s.ended.Done()
+		b.gate.Close()
+		b.mu.Lock()
+		handle, dir := b.handle, b.dir
+		b.mu.Unlock()
+		_ = handle.Close()
+		s.v.drop(b.node, 1)
+		s.v.drop(dir, 1)
+		s.v.log.Debug("closed", "path", string(b.made.Path))
+		// If the link ended before the agent has closed the socket, that would count
+		// as lost with it, and its file be removed.
+		t := time.NewTimer(leaveWait)
+		defer t.Stop()
+		select {
+		case <-handle.Done():
+		case <-t.C:
+		}
+	}()
 }
 
 // close lets go of all sockets.

@@ -154,23 +154,38 @@ func (s *supervisor) accepted(in *link.Incoming) {
 		in.Refuse(errno.Errorf(errno.ECONNREFUSED, errno.LayerGuest, "no such socket"))
 		return
 	}
-	r, err := s.reach(in.Context(), sock, in.Request.Peer)
+	conn, stream, err := s.welcome(in, sock)
 	if err != nil {
-		in.Refuse(err)
-		return
-	}
-	conn, err := newConn(r)
-	if err != nil {
-		in.Refuse(err)
-		return
-	}
-	stream, err := in.Accept(wire.Answer{})
-	if err != nil {
-		_ = conn.Close()
 		return
 	}
 	s.log.Debug("host program connected", "path", sock.path())
 	s.relay(conn, stream)
+}
+
+// welcome takes a host program in that connected to sock, or refuses it.
+func (s *supervisor) welcome(in *link.Incoming, sock *socket) (*conn, *link.Stream, error) {
+	if !sock.gate.Enter() {
+		err := errno.Errorf(errno.ECONNREFUSED, errno.LayerGuest, "the program closed its socket")
+		in.Refuse(err)
+		return nil, nil, err
+	}
+	defer sock.gate.Leave()
+	r, err := s.reach(in.Context(), sock, in.Request.Peer)
+	if err != nil {
+		in.Refuse(err)
+		return nil, nil, err
+	}
+	c, err := newConn(r)
+	if err != nil {
+		in.Refuse(err)
+		return nil, nil, err
+	}
+	stream, err := in.Accept(wire.Answer{})
+	if err != nil {
+		_ = c.Close()
+		return nil, nil, err
+	}
+	return c, stream, nil
 }
 
 // reach connects a new socket to the program's listener. peer is the name that

@@ -39,6 +39,7 @@ type socket struct {
 	made  wire.Request  // the KindBind that made the host's socket
 	owner *lookup.Task  // as it was when it bound the socket
 	gone  chan struct{} // closed when the program's last descriptor of it is
+	gate  link.Gate     // of host programs that come
 
 	mu        sync.Mutex
 	listening bool
@@ -196,8 +197,11 @@ func (t *sockets) remove(sock *socket) {
 	t.leaving++
 	t.mu.Unlock()
 	close(sock.gone)
-	_ = handle.Close()
-	go t.left(handle)
+	go func() {
+		sock.gate.Close()
+		_ = handle.Close()
+		t.left(handle)
+	}()
 	_ = sock.name.Close()
 	sock.leave()
 	t.log.Debug("closed", "path", sock.path())
