@@ -5,6 +5,9 @@ import (
 	"os"
 	"runtime"
 	"slices"
+	"strconv"
+	"sync"
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -96,11 +99,32 @@ func openAlone(dir int, name string, flags int) (fd int, err error) {
 	return fds[0], nil
 }
 
+// runtimes are the descriptors that the runtime itself needs on every thread: its
+// poller's, which it may wake as the thread ends, and dies if it can't, and those
+// to say so.
+var runtimes = sync.OnceValue(func() []int {
+	time.NewTimer(time.Hour).Stop() // which makes the poller
+	keep := []int{0, 1, 2}
+	dir, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		return keep
+	}
+	for _, e := range dir {
+		text, _ := os.Readlink("/proc/self/fd/" + e.Name())
+		fd, err := strconv.Atoi(e.Name())
+		if err == nil && (text == "anon_inode:[eventpoll]" || text == "anon_inode:[eventfd]") {
+			keep = append(keep, fd)
+		}
+	}
+	return keep
+})
+
 // keepOnly gives the calling thread a table of descriptors of its own, with no
-// others than these (close_range(2), Linux 5.9).
+// others than these and those of the runtime (close_range(2), Linux 5.9).
 func keepOnly(fds []int) error {
-	fds = slices.Clone(fds)
+	fds = append(slices.Clone(fds), runtimes()...)
 	slices.Sort(fds)
+	fds = slices.Compact(fds)
 	const last = ^uint32(0)
 	highest := uint32(0)
 	if len(fds) > 0 {

@@ -5,6 +5,7 @@ import (
 	"runtime"
 	"sync"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -17,6 +18,11 @@ func TestAlone(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer unix.Close(fd)
+	other, err := unix.Open("/", unix.O_PATH|unix.O_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(other)
 	// Many at once, so that the first thread has its turn.
 	var wg sync.WaitGroup
 	for range 200 {
@@ -30,7 +36,7 @@ func TestAlone(t *testing.T) {
 				if err := unix.Fstat(fd, &st); err != nil {
 					t.Errorf("a descriptor that was kept: %v", err)
 				}
-				if err := unix.Fstat(2, &st); err != unix.EBADF {
+				if err := unix.Fstat(other, &st); err != unix.EBADF {
 					t.Errorf("one that was not: %v", err)
 				}
 				return nil
@@ -43,6 +49,21 @@ func TestAlone(t *testing.T) {
 	wg.Wait()
 	if _, err := os.Readlink(procFD(fd)); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestAloneWakesPoller has the runtime tell its poller of a timer from such a
+// thread, as it may at the end of any: it would end the process if it could not.
+func TestAloneWakesPoller(t *testing.T) {
+	for i := range 200 {
+		time.Sleep(100 * time.Microsecond) // in which the poller goes to sleep
+		err := alone(nil, func() error {
+			time.AfterFunc(time.Duration(i%20+1)*time.Millisecond, func() {}).Stop()
+			return nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
 	}
 }
 
