@@ -1,0 +1,192 @@
+package mount
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"drvsock/internal/errno"
+	"drvsock/internal/wire"
+)
+
+// Pauses between two tries to bring sockets back after the link was lost.
+const (
+	firstPause = 100 * time.Millisecond
+	lastPause  = 5 * time.Second
+)
+
+// restore brings the sockets back on a new link, however long that takes.
+func (s *sockets) restore() {
+	defer s.ended.Done()
+	s.mend.Lock()
+	defer s.mend.Unlock()
+	for pause := firstPause; ; pause = min(2*pause, lastPause) {
+		s.mu.Lock()
+		var all []*bound
+		for b := range s.bound {
+			all = append(all, b)
+		}
+		s.mu.Unlock()
+		missing := 0
+		for _, b := range all {
+			if b.healthy() {
+				continue
+			}
+			if err := b.rebind(); err != nil {
+				s.v.log.Warn("socket not back yet", "path", string(b.made.Path), "err", err)
+				missing++
+			}
+		}
+		if missing == 0 {
+			return
+		}
+		select {
+		case <-s.quit:
+			return
+		case <-time.After(pause):
+		}
+	}
+}
+
+// healthy tells if the socket needs no new host socket.
+func (b *bound) healthy() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.over {
+		return true
+	}
+	select {
+	case <-b.handle.Done():
+		return false
+	default:
+		return true
+	}
+}
+
+// moved notes that the socket's file has another name.
+func (b *bound) moved(dir *node, base string) {
+	if !b.v.hold(dir) {
+		return
+	}
+	b.mu.Lock()
+	old := b.dir
+	select {
+	case <-b.gone: // and with it what it held
+		old = dir
+	default:
+		b.dir, b.base = dir, base
+	}
+	b.mu.Unlock()
+	b.v.drop(old, 1)
+}
+
+// again is the request that makes the host's socket anew, under the name that
+// its file has by now.
+func (b *bound) again() (wire.Request, error) {
+	b.mu.Lock()
+	dir, base := b.dir, b.base
+	b.mu.Unlock()
+	path, err := b.v.hostPath(dir, base)
+	req := b.made
+	if err == nil && !bytes.Equal(path, req.Path) {
+		req.Path, req.Name = path, nil
+	}
+	return req, err
+}
+
+// rebind makes the host's socket anew. A file that an agent left behind when it
+// was killed is replaced, if it is the very one that was made for this socket.
+func (b *bound) rebind() error {
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	v := b.v
+	req, err := b.again()
+	if err != nil {
+		return err
+	}
+	handle, _, err := v.opts.Host.Open(ctx, req)
+	if errors.Is(err, errno.EADDRINUSE) {
+		if !b.inPlace() {
+			v.log.Warn("another file has the name of a socket that was lost", "path", string(req.Path))
+			b.mu.Lock()
+			b.over = true
+			b.mu.Unlock()
+			return nil
+		}
+		if err := b.removeStale(ctx, req.Path); err != nil {
+			return err
+		}
+		handle, _, err = v.opts.Host.Open(ctx, req)
+	}
+	if err != nil {
+		return err
+	}
+	if fd, st, err := b.newFile(); err == nil {
+		v.rekey(b.node, fd, &st)
+	}
+	v.opts.Host.Route(handle, b.accepted)
+	b.mu.Lock()
+	b.handle = handle
+	backlog := b.backlog
+	b.mu.Unlock()
+	select {
+	case <-b.gone: // closed meanwhile
+		return handle.Close()
+	default:
+	}
+	if backlog > 0 {
+		if err := b.listenHost(ctx, handle, backlog); err != nil {
+			_ = handle.Close()
+			return err
+		}
+	}
+	v.log.Info("socket is back", "path", string(req.Path))
+	return nil
+}
+
+// newFile opens the file that the agent made anew.
+func (b *bound) newFile() (int, unix.Stat_t, error) {
+	var st unix.Stat_t
+	b.mu.Lock()
+	dir, base := b.dir, b.base
+	b.mu.Unlock()
+	fd, err := openPath(dir.fd, base, &st)
+	if err != nil {
+		return -1, st, err
+	}
+	st.Mode = st.Mode&^unix.S_IFMT | unix.S_IFSOCK
+	return fd, st, nil
+}
+
+// inPlace tells if the file that was made for the socket still has its name.
+func (b *bound) inPlace() bool {
+	fd, st, err := b.newFile()
+	if err != nil {
+		return false
+	}
+	_ = unix.Close(fd)
+	b.v.mu.Lock()
+	defer b.v.mu.Unlock()
+	return b.node.key == keyOf(&st)
+}
+
+// removeStale removes the socket's file if nobody listens on it.
+func (b *bound) removeStale(ctx context.Context, path []byte) error {
+	host := b.v.opts.Host
+	s, _, err := host.Open(ctx, wire.Request{Kind: wire.KindConnect, Path: path, Nonblock: true, Caller: b.made.Caller})
+	if err == nil {
+		s.Reset(errno.Errorf(errno.ECONNABORTED, errno.LayerGuest, "only looking if somebody listens"))
+		return errno.Errorf(errno.EADDRINUSE, errno.LayerGuest, "somebody else listens")
+	}
+	if !errors.Is(err, errno.ECONNREFUSED) {
+		return err
+	}
+	s, _, err = host.Open(ctx, wire.Request{Kind: wire.KindUnlink, Path: path, Caller: b.made.Caller})
+	if err == nil {
+		return s.Close()
+	}
+	return err
+}
