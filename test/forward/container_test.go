@@ -75,13 +75,9 @@ func TestContainer(t *testing.T) {
 	// A container that runs on finds the next listener by the folder alone.
 	again := b.command(enter("/bin/sh", "-c", `echo ready; read line; for s in /given /run/given/two.sock; do `+
 		curl+` -s --fail --max-time 20 -o /dev/null --unix-socket $s http://x/; echo $?; done`)...)
-	in, err := again.StdinPipe()
-	b.check(err)
-	out, err := again.StdoutPipe()
-	b.check(err)
-	rig.Start(b.T, again, limit)
+	in, out := rig.Talk(b.T, again, limit)
 	say := make([]byte, len("ready\n"))
-	_, err = out.Read(say)
+	_, err := out.Read(say)
 	b.check(err)
 	for _, name := range []string{"one", "two"} {
 		b.drvsock("forward", "rm", name)

@@ -44,11 +44,7 @@ func TestBorn(t *testing.T) {
 		dir := b.path("born" + strings.ReplaceAll(tt.mode, ":", "-"))
 		b.folder(dir, 0o755)
 		cmd, stop := b.player(stranger, nil, "lurk", dir)
-		in, err := cmd.StdinPipe()
-		b.check(err)
-		out, err := cmd.StdoutPipe()
-		b.check(err)
-		rig.Start(t, cmd, limit)
+		in, out := rig.Talk(t, cmd, limit)
 		stop()
 		r := bufio.NewReader(out)
 		if line, err := r.ReadString('\n'); line != "ready\n" {

@@ -4,6 +4,7 @@ package rig
 
 import (
 	"errors"
+	"io"
 	"os"
 	"os/exec"
 	"os/user"
@@ -77,6 +78,25 @@ func Start(tb testing.TB, cmd *exec.Cmd, limit time.Duration) *Process {
 	go func() { p.Done <- cmd.Wait() }()
 	tb.Cleanup(func() { p.End(unix.SIGTERM) })
 	return p
+}
+
+// Talk is Start with pipes to and from the program. What it says stays to be read
+// when it has ended, as with StdoutPipe it would not.
+func Talk(tb testing.TB, cmd *exec.Cmd, limit time.Duration) (in io.WriteCloser, out io.Reader) {
+	tb.Helper()
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		tb.Fatal(err)
+	}
+	r, w, err := os.Pipe()
+	if err != nil {
+		tb.Fatal(err)
+	}
+	tb.Cleanup(func() { r.Close() })
+	cmd.Stdout = w
+	defer w.Close()
+	Start(tb, cmd, limit)
+	return in, r
 }
 
 // End sends sig to the program, in a run to drvsock, waits for its end and
