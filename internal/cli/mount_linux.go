@@ -42,9 +42,11 @@ func serveMount(s Streams, f mountFlags, dir string) error {
 		return err
 	}
 	defer done()
+	stop, release := signal.NotifyContext(context.Background(), unix.SIGINT, unix.SIGTERM, unix.SIGHUP)
+	defer release()
 	plan, err := transport.NewPlan(agent)
 	if err == nil && plan.Argv == nil {
-		plan.Argv, err = transport.DefaultAgent("")
+		plan.Argv, err = transport.FindAgent(stop)
 	}
 	if err == nil && o.HostPath == nil {
 		err = view.OnDrive(plan, dir, &o)
@@ -52,8 +54,6 @@ func serveMount(s Streams, f mountFlags, dir string) error {
 	if err != nil {
 		return err
 	}
-	stop, release := signal.NotifyContext(context.Background(), unix.SIGINT, unix.SIGTERM, unix.SIGHUP)
-	defer release()
 	k := view.NewLink(&transport.Command{Argv: plan.Argv, Starter: transport.Children(), Log: log}, log)
 	defer k.Close()
 	if err := k.First(stop); err != nil {
