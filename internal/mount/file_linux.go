@@ -2,6 +2,7 @@ package mount
 
 import (
 	"sync"
+	"time"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
@@ -36,6 +37,8 @@ func (v *view) opened(fd int, n *node, out *fuse.OpenOut) fuse.Status {
 		h.passed = true
 		out.BackingID = id
 		out.OpenFlags |= fuse.FOPEN_PASSTHROUGH
+	} else if n.unchanged(fd) {
+		out.OpenFlags |= fuse.FOPEN_KEEP_CACHE
 	}
 	v.mu.Lock()
 	v.lastFH++
@@ -43,6 +46,32 @@ func (v *view) opened(fd int, n *node, out *fuse.OpenOut) fuse.Status {
 	v.handles[out.Fh] = h
 	v.mu.Unlock()
 	return fuse.OK
+}
+
+// A stamp is what changes with a file's content.
+type stamp struct {
+	size         int64
+	mtime, ctime unix.Timespec
+}
+
+// settled is how old a change has to be, so that the next one can't have the same
+// time: clocks of file systems are coarse.
+const settled = 2 * time.Second
+
+// unchanged tells if the file is what it was when it was last opened, so that what
+// the kernel has read of it since is good. A change while the file is open shows
+// in its attributes, which the kernel heeds itself (FUSE_AUTO_INVAL_DATA).
+func (n *node) unchanged(fd int) bool {
+	var st unix.Stat_t
+	var now stamp
+	if unix.Fstat(fd, &st) == nil && time.Since(time.Unix(st.Mtim.Unix())) > settled {
+		now = stamp{st.Size, st.Mtim, st.Ctim}
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	same := now == n.opened && now != stamp{}
+	n.opened = now
+	return same
 }
 
 // Open opens a file; the kernel has checked that the caller may.
@@ -277,5 +306,5 @@ func (b *backing) close(v *view, passed bool) {
 
 // passes tells whether the kernel and our rights allow passthrough.
 func (v *view) passes() bool {
-	return v.uid == 0 && v.server != nil && v.server.KernelSettings().Flags64()&fuse.CAP_PASSTHROUGH != 0
+	return v.uid == 0 && !v.copies && v.server != nil && v.server.KernelSettings().Flags64()&fuse.CAP_PASSTHROUGH != 0
 }

@@ -284,6 +284,41 @@ func TestShownAsFile(t *testing.T) {
 	}
 }
 
+// TestKeptCache has the host change a file that the guest reads over and over, with
+// the bytes that the kernel keeps of it: in the same length, at once and after a
+// while.
+func TestKeptCache(t *testing.T) {
+	beneath, at, _, _ := mounted(t, func(v *view) { v.copies = true })
+	write := func(i int, age time.Duration) string {
+		text := fmt.Sprintf("content %06d", i)
+		when := time.Now().Add(-age)
+		if err := errors.Join(os.WriteFile(beneath+"/f", []byte(text), 0o644), os.Chtimes(beneath+"/f", when, when)); err != nil {
+			t.Fatal(err)
+		}
+		return text
+	}
+	for i := range 300 {
+		want := write(i, time.Duration(i%3)*time.Hour)
+		for range 3 {
+			if got, err := os.ReadFile(at + "/f"); err != nil || string(got) != want {
+				t.Fatalf("round %d: %q, %v, want %q", i, got, err, want)
+			}
+		}
+	}
+	// By the guest itself, in the same way.
+	for i := range 100 {
+		want := fmt.Sprintf("written %06d", i)
+		if err := os.WriteFile(at+"/f", []byte(want), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		for _, p := range []string{at, beneath} {
+			if got, err := os.ReadFile(p + "/f"); err != nil || string(got) != want {
+				t.Fatalf("round %d: %q, %v, want %q", i, got, err, want)
+			}
+		}
+	}
+}
+
 // TestNothingLeft uses what a view has and counts descriptors.
 func TestNothingLeft(t *testing.T) {
 	count := func() int {

@@ -51,10 +51,11 @@ type node struct {
 
 	backing backing
 
-	mu    sync.Mutex
-	plain bool   // an empty file that the host says is no socket
-	guest *bound // a program's socket that was bound to it, closed or not
-	host  *met   // our listener, where the socket is the host's
+	mu     sync.Mutex
+	opened stamp  // as it was when it was opened last, if that is known
+	plain  bool   // an empty file that the host says is no socket
+	guest  *bound // a program's socket that was bound to it, closed or not
+	host   *met   // our listener, where the socket is the host's
 }
 
 func (n *node) socket() bool { return n.kind == unix.S_IFSOCK }
@@ -73,6 +74,7 @@ type view struct {
 	opts    Options
 	uid     uint32 // of this process
 	dev     uint64 // of the root beneath
+	copies  bool   // never have the kernel pass bytes through, for a test
 	asks    bool   // the folder beneath may show sockets as files
 	maker   *maker
 	hidden  hidden
