@@ -81,13 +81,16 @@ func (m *mounted) live(once bool) {
 		if err == nil {
 			select {
 			case <-p.Done():
+			case <-p.Gone():
 			case <-m.ctx.Done():
 			}
-			p.End()
-			if m.ctx.Err() == nil && p.Gone() {
+			select {
+			case <-p.Gone():
 				m.log.Info("unmounted by somebody else")
 				return
+			default:
 			}
+			p.End()
 			err = errors.New("the process that served it died")
 		} else if once {
 			return

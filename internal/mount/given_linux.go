@@ -38,7 +38,7 @@ func ServeGiven(g Given, o Options) (*Mounted, error) {
 	if err != nil {
 		return fail(err)
 	}
-	s := &served{dir: o.Beneath, v: v, log: o.Log, done: make(chan struct{}), quit: make(chan struct{}), followed: make(chan struct{})}
+	s := &served{dir: o.Beneath, v: v, log: o.Log, done: make(chan struct{}), quit: make(chan struct{}), followed: make(chan struct{}), unmounted: make(chan struct{})}
 	close(s.followed) // nobody unmounts it but by leaving it
 	s.gone.Store(true)
 	server, err := fuse.NewServer(v, fmt.Sprintf("/dev/fd/%d", g.Conn), &fuse.MountOptions{

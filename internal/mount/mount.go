@@ -115,6 +115,11 @@ func (m *Mounted) Close() error { return m.close() }
 // Done is closed when the view is no longer served, whoever took it away.
 func (m *Mounted) Done() <-chan struct{} { return m.done }
 
+// Unmounted is closed when somebody has taken the view away from here. It may be
+// served for longer: to whom has something open in it, and in mount namespaces
+// that have a copy of the mount.
+func (m *Mounted) Unmounted() <-chan struct{} { return m.unmounted }
+
 // LinkUp has the sockets that were bound in the view made anew on the host. It is
 // to be called after each new link, and returns at once.
 func (m *Mounted) LinkUp() { m.linkUp() }

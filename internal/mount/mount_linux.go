@@ -40,8 +40,10 @@ type served struct {
 	quit     chan struct{}
 	followed chan struct{} // closed when nobody looks any more if the view is mounted
 	gone     atomic.Bool   // it is not
-	once     sync.Once
-	err      error
+
+	unmounted chan struct{} // closed when gone is set
+	once      sync.Once
+	err       error
 }
 
 // testHook lets a test change a view before it is mounted.
@@ -78,7 +80,7 @@ func serve(dir string, o Options) (*served, error) {
 	if testHook != nil {
 		testHook(v)
 	}
-	s := &served{dir: dir, v: v, log: o.Log, done: make(chan struct{}), quit: make(chan struct{}), followed: make(chan struct{})}
+	s := &served{dir: dir, v: v, log: o.Log, done: make(chan struct{}), quit: make(chan struct{}), followed: make(chan struct{}), unmounted: make(chan struct{})}
 	if err := s.start(flags); err != nil {
 		return nil, fmt.Errorf("mount %s: %w", dir, err)
 	}
@@ -241,6 +243,7 @@ func (s *served) follow(id uint64) {
 		}
 		if _, ok := m.Lookup(id); !ok {
 			s.gone.Store(true)
+			close(s.unmounted)
 			s.log.Info("unmounted", "dir", s.dir)
 			s.v.sockets.close()
 			s.v.hidden.close()

@@ -10,7 +10,7 @@ import (
 
 var errSystem = fmt.Errorf("mount: %w on this system: it is for the Linux side", errors.ErrUnsupported)
 
-type served struct{ done chan struct{} }
+type served struct{ done, unmounted chan struct{} }
 
 func serve(string, Options) (*served, error) { return nil, errSystem }
 func (s *served) close() error               { return errSystem }

@@ -59,6 +59,14 @@ func Main(args []string) int {
 	case <-stop:
 	case <-s.mounted.Done():
 		_ = enc.Encode(Report{Gone: true})
+	case <-s.mounted.Unmounted():
+		_ = enc.Encode(Report{Gone: true})
+		// Some may use it for longer.
+		select {
+		case <-released:
+		case <-stop:
+		case <-s.mounted.Done():
+		}
 	}
 	err = s.mounted.Close()
 	s.link.Close()

@@ -10,8 +10,8 @@ import (
 	"log/slog"
 	"os"
 	"os/exec"
+	"runtime"
 	"strconv"
-	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -38,7 +38,7 @@ type Process struct {
 	cmd     *exec.Cmd
 	control *os.File
 	reports chan Report // closed when it will tell no more
-	gone    atomic.Bool
+	gone    chan struct{}
 	done    chan struct{}
 }
 
@@ -80,7 +80,7 @@ func spawn(o Order, log *slog.Logger) (*Process, error) {
 	}
 	theirs := os.NewFile(uintptr(pair[1]), "view")
 	defer theirs.Close()
-	p := &Process{log: log, control: os.NewFile(uintptr(pair[0]), "view"), reports: make(chan Report, 1), done: make(chan struct{})}
+	p := &Process{log: log, control: os.NewFile(uintptr(pair[0]), "view"), reports: make(chan Report, 1), gone: make(chan struct{}), done: make(chan struct{})}
 	p.cmd = exec.Command("/proc/self/exe", Word, strconv.Itoa(3))
 	p.cmd.Args[0] = "drvsock"
 	p.cmd.Dir = "/"
@@ -120,8 +120,8 @@ func (p *Process) read() {
 			return
 		}
 		if r.Gone {
-			p.gone.Store(true)
-			continue
+			close(p.gone) // it is said once
+			return
 		}
 		select {
 		case p.reports <- r:
@@ -147,14 +147,15 @@ func (p *Process) listen(words io.Reader, heard <-chan struct{}) {
 	}
 	<-heard
 	close(p.done)
+	runtime.KeepAlive(p.control) // whose end would be the view's
 }
 
 // Done is closed when the process has ended.
 func (p *Process) Done() <-chan struct{} { return p.done }
 
-// Gone tells, once Done is closed, whether it ended since somebody had unmounted
-// the view.
-func (p *Process) Gone() bool { return p.gone.Load() }
+// Gone is closed when somebody has unmounted the view. The process may serve it a
+// while longer, and ends by itself; End is not to be called then.
+func (p *Process) Gone() <-chan struct{} { return p.gone }
 
 // End takes the view away and returns when the process has ended. If that doesn't
 // come about by itself within eight seconds, it is killed, and the view, dead

@@ -35,6 +35,7 @@ type Report struct {
 	Mounted       bool `json:",omitempty"`
 	Dir, HostPath string
 	Error, Hint   string // it isn't, and the process ends
-	// Gone says that somebody unmounted it, and the process ends.
+	// Gone says that somebody unmounted it. The process ends when nobody uses the
+	// view any more.
 	Gone bool `json:",omitempty"`
 }
