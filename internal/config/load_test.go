@@ -89,7 +89,7 @@ func TestFaults(t *testing.T) {
 		{"one mount", "[mount]\ndir = \"/a\"\n", "f:1:2: [mount] is one table, and there can be many mounts\n    1 | [mount]\n      |  ^^^^^", "write [[mount]]"},
 		{"unknown in mount", "[[mount]]\ndir = \"/a\"\nallow-other = true\n", "f:3:1: unknown key \"allow-other\"\n    3 | allow-other = true\n      | ^^^^^^^^^^^", "did you mean allow_other?"},
 		{"type in mount", "[[forward]]\nlisten=\"/q\"\nconnect=\"/r\"\n[[mount]]\ndir = \"/a\"\nown = 1\n", "f:6:7: own is true or false\n    6 | own = 1\n      |       ^", ""},
-		{"no folder", "[[mount]]\nown = true\n", "f:1:3: no folder is given\n    1 | [[mount]]\n      |   ^^^^^", ""},
+		{"no folder", "[[mount]]\nown = true\n", "f:1:3: dir: no folder is given\n    1 | [[mount]]\n      |   ^^^^^", ""},
 		{"relative folder", "[[mount]]\ndir = \"x\"\n", "f:2:7: \"x\" is no absolute path\n    2 | dir = \"x\"\n      |       ^^^", "begin it with / or ~/"},
 		{"same folder", "[[mount]]\ndir = \"/a\"\n[[mount]]\ndir = \"/b/../a\"\n", "f:4:7: another mount is over /a too", ""},
 		{"mount without agent", "[[mount]]\ndir = \"/a\"\nagent = \"x\"\n", "f:3:9: no agent \"x\"", "add a table [agent.x] with its link"},
