@@ -121,15 +121,15 @@ func TestFallback(t *testing.T) {
 				}
 				argv := r.RunArgs("true")
 				argv = append([]string{argv[0], argv[1], "-v"}, argv[2:]...)
-				said := both(t, r.InView(in.wrap(r, argv)...))
-				if !strings.Contains(said, "the drives are mounted for this run alone") || !strings.Contains(said, in.says) ||
-					!strings.Contains(said, `mounted for this run host=C:\ dir=`+r.View) {
-					t.Errorf("-v says %q, want why the drives are mounted (%s) and which", said, in.says)
+				words := said(t, r.InView(in.wrap(r, argv)...))
+				if !strings.Contains(words, "the drives are mounted for this run alone") || !strings.Contains(words, in.says) ||
+					!strings.Contains(words, `mounted for this run host=C:\ dir=`+r.View) {
+					t.Errorf("-v says %q, want why the drives are mounted (%s) and which", words, in.says)
 				}
 				argv[2] = "--by=filter"
-				said = both(t, r.InView(in.wrap(r, argv)...))
-				if !strings.Contains(said, "drvsock: error: ") || !strings.Contains(said, in.says) {
-					t.Errorf("with --by=filter it says %q", said)
+				words = said(t, r.InView(in.wrap(r, argv)...))
+				if !strings.Contains(words, "drvsock: error: ") || !strings.Contains(words, in.says) {
+					t.Errorf("with --by=filter it says %q", words)
 				}
 			})
 		}

@@ -29,12 +29,6 @@ type sample struct {
 // TestPermissions are the samples of the post: the agent has one account, the
 // program another, and either side can say no (C5, C6).
 func TestPermissions(t *testing.T) {
-	for _, by := range []string{"filter", "mount"} {
-		t.Run(by, func(t *testing.T) { permissions(t, "--by", by) })
-	}
-}
-
-func permissions(t *testing.T, flags ...string) {
 	bind := []sample{
 		{"no host permission, then granted", rig.User, rig.User, 0o755, "EACCES", 0o777},
 		{"no guest permission, then granted", rig.Other, rig.Other, 0o755, "EACCES", 0o777},
@@ -51,8 +45,14 @@ func permissions(t *testing.T, flags ...string) {
 		{"by supplementary group", rig.Other, group, 0o770, "ok", 0o770},
 		{"not by supplementary group", rig.Other, group, 0o750, "EACCES", 0o770},
 	}
-	r := rig.New(t, rig.Options{Agent: rig.Other, Program: rig.User, Groups: []uint32{group}, Flags: flags})
-	guest := rig.StartProbe(t, r.Run(rig.ProbeProgram(t)))
+	everyWay(t, few, func(t *testing.T, w way) { permissions(t, w, bind, connect) })
+}
+
+func permissions(t *testing.T, w way, bind, connect []sample) {
+	o := rig.Options{Agent: rig.Other, Program: rig.User, Groups: []uint32{group}}
+	w.flags(&o)
+	r := rig.New(t, o)
+	guest := rig.StartProbe(t, w.open(r)(rig.ProbeProgram(t)))
 	for i, s := range bind {
 		t.Run("bind/"+s.name, func(t *testing.T) {
 			guest := guest.In(t)
@@ -110,9 +110,13 @@ func try(t *testing.T, file string, err error, s sample) {
 
 // TestRootOfGuest has root in the guest pass every check of the guest, and none
 // of the host's for an agent of an ordinary account.
-func TestRootOfGuest(t *testing.T) {
-	r := rig.New(t, rig.Options{Agent: rig.Other})
-	guest := rig.StartProbe(t, r.Run(rig.ProbeProgram(t)))
+func TestRootOfGuest(t *testing.T) { everyWay(t, few, rootOfGuest) }
+
+func rootOfGuest(t *testing.T, w way) {
+	o := rig.Options{Agent: rig.Other}
+	w.flags(&o)
+	r := rig.New(t, o)
+	guest := rig.StartProbe(t, w.open(r)(rig.ProbeProgram(t)))
 	for _, s := range []sample{
 		{"a", rig.User, rig.User, 0o755, "EACCES", 0},
 		{"b", rig.User, rig.User, 0o700, "EACCES", 0},
@@ -132,7 +136,7 @@ func TestCredentials(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("needs root")
 	}
-	playAs(t, rig.Options{}, []scenario{
+	scenarios := []scenario{
 		{name: "seteuid", fails: "EOPNOTSUPP", play: func(s *stage) {
 			s.far.all("umask 22", "mkdir own", "socket 5 stream", "bind 5 h", "listen 5 9")
 			s.near.all("umask 0", "socket 4 stream", "bind 4 own/w", "seteuid 44001", "socket 5 stream", "bind 5 own/x", "connect 5 h",
@@ -153,7 +157,7 @@ func TestCredentials(t *testing.T) {
 		{name: "chroot", fails: "ECONNREFUSED", play: func(s *stage) {
 			s.far.all("umask 0", "mkdir d", "socket 5 stream", "bind 5 d/h", "listen 5 9", "symlink /d/h abs")
 			s.near.all("umask 0", "connect 5 abs", "chroot "+s.path(""), "socket 5 stream", "connect 5 /d/h", "send 5 x")
-			s.peer(5, "/d/h")
+			s.peer(5, "/d/h", "h")
 			s.near.all("chdir /d", "socket 6 stream", "connect 6 h", "socket 7 stream", "connect 7 ../../../abs",
 				"socket 8 stream", "bind 8 /n", "getsockname 8", "listen 8 1")
 			s.far.all("accept 5 6", "recv 6 9", "socket 7 stream", "connect 7 n")
@@ -167,17 +171,20 @@ func TestCredentials(t *testing.T) {
 			s.far.all("accept 5 6", "recv 6 9", "socket 7 stream", "connect 7 m/n", "connect 7 d/n")
 			s.near.all("accept 6 9", "umount "+s.path("m"), "socket 9 stream", "connect 9 "+s.path("m/h"))
 		}},
-	})
+	}
+	everyWay(t, few, func(t *testing.T, w way) { playBy(t, w, scenarios) })
 }
 
 // TestGoneClient has a server of root ask who its client was when that has
 // closed its end: never root, though a supervisor of root connected the two.
-func TestGoneClient(t *testing.T) {
-	r := rig.New(t, rig.Options{})
+func TestGoneClient(t *testing.T) { everyWay(t, few, goneClient) }
+
+func goneClient(t *testing.T, w way) {
 	if os.Geteuid() != 0 {
 		t.Skip("needs root")
 	}
-	guest := rig.StartProbe(t, r.Run(rig.ProbeProgram(t)))
+	r := rig.New(t, w.options())
+	guest := rig.StartProbe(t, w.open(r)(rig.ProbeProgram(t)))
 	for _, l := range []string{"umask 0", "socket 4 stream", "bind 4 n", "listen 4 5", "setgroups", "setgid 44001", "seteuid 44001",
 		"socket 5 stream", "connect 5 n", "close 5", "seteuid 0"} {
 		guest.Want("ok", "%s", l)

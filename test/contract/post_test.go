@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -79,7 +80,7 @@ func pair(t *testing.T, server, client *exec.Cmd) [2]string {
 // they print on one machine, addresses and sizes included.
 func TestPost(t *testing.T) {
 	client, server, bind := rig.Seed(t, "client"), rig.Seed(t, "server"), rig.Seed(t, "bind")
-	for _, w := range ways {
+	for _, w := range append(slices.Clip(ways), mounts...) {
 		t.Run(w.name, func(t *testing.T) {
 			o := w.options()
 			r := rig.New(t, o)
@@ -90,28 +91,29 @@ func TestPost(t *testing.T) {
 				t.Fatalf("natively: %q", want)
 			}
 			t.Run("bare", func(t *testing.T) {
-				out := both(t, r.InView(client))
+				out := said(t, r.InView(client))
 				if !strings.Contains(out, "Operation not supported") {
 					t.Errorf("client in the view without drvsock prints %q", out)
 				}
 			})
+			start := w.open(r)
 			t.Run("client", func(t *testing.T) {
-				if d := cmp.Diff(want, pair(t, r.OnHost(server), r.Run(client))); d != "" {
+				if d := cmp.Diff(want, pair(t, r.OnHost(server), start(client))); d != "" {
 					t.Error(d)
 				}
 			})
 			t.Run("server", func(t *testing.T) {
-				if d := cmp.Diff(want, pair(t, r.Run(server), r.OnHost(client))); d != "" {
+				if d := cmp.Diff(want, pair(t, start(server), r.OnHost(client))); d != "" {
 					t.Error(d)
 				}
 			})
 			t.Run("both", func(t *testing.T) {
-				if d := cmp.Diff(want, pair(t, r.Run(server), r.Run(client))); d != "" {
+				if d := cmp.Diff(want, pair(t, start(server), start(client))); d != "" {
 					t.Error(d)
 				}
 			})
 			t.Run("bind", func(t *testing.T) {
-				if d := cmp.Diff(both(t, native.OnHost(bind)), both(t, r.Run(bind))); d != "" {
+				if d := cmp.Diff(said(t, native.OnHost(bind)), said(t, start(bind))); d != "" {
 					t.Error(d)
 				}
 			})
@@ -124,8 +126,8 @@ func TestPost(t *testing.T) {
 	}
 }
 
-// both gives stdout and stderr of a command in one.
-func both(t *testing.T, cmd *exec.Cmd) string {
+// said gives stdout and stderr of a command in one.
+func said(t *testing.T, cmd *exec.Cmd) string {
 	t.Helper()
 	var b strings.Builder
 	cmd.Stderr = io.Writer(&b)

@@ -77,7 +77,7 @@ func TestSockets(t *testing.T) {
 			// Natively ECONNRESET. Only who holds the other end, or puts unread bytes
 			// there, can reset a socket of AF_UNIX; an agent on Linux can neither, so
 			// there it is an end. A Windows agent's close does reset.
-			if got := s.far.Do("recv 6 9"); got != "ECONNRESET" && !(s.run && got == "ok 0") {
+			if got := s.far.Do("recv 6 9"); got != "ECONNRESET" && !(s.drvsock && got == "ok 0") {
 				s.t.Errorf("recv of the host after the guest closed with bytes unread: %s", got)
 			}
 			s.far.all("recv 6 9", "send 6 more")
@@ -144,7 +144,10 @@ func TestSockets(t *testing.T) {
 		}},
 		{name: "bound before the listener listens", fails: "EOPNOTSUPP", play: func(s *stage) {
 			s.near.all("umask 0", "socket 5 stream", "bind 5 n")
-			s.far.all("socket 7 stream", "connect 7 n")
+			s.far.all("socket 7 stream")
+			if !s.way.inFolder() { // which lets a program of the host wait
+				s.far.all("connect 7 n")
+			}
 			s.near.all("socket 8 stream", "connect 8 n", "listen 5 4", "connect 8 n", "accept 5 9")
 			s.far.all("connect 7 n")
 			s.near.all("accept 5 9")
@@ -212,9 +215,8 @@ func TestRights(t *testing.T) {
 // playAlone plays what has no native counterpart, as each account.
 func playAlone(t *testing.T, fn func(*stage)) {
 	t.Helper()
-	for _, acc := range accounts {
-		t.Run(acc.name, func(t *testing.T) {
-			perform(t, newRig(t, acc.uid), true, "", scenario{play: fn})
-		})
-	}
+	everyWay(t, stages, func(t *testing.T, w way) {
+		r := newRig(t, w.uid)
+		perform(t, r, w, w.open(r), "", scenario{play: fn})
+	})
 }
