@@ -143,7 +143,7 @@ func TestDescriptors(t *testing.T) {
 		}
 	}
 	until(t, "few descriptors", func() bool {
-		fds, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", m.cmd.Process.Pid))
+		fds, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", m.Cmd.Process.Pid))
 		return err == nil && len(fds) < 100
 	})
 	file, err := os.Create(f.view + "/held")

@@ -32,7 +32,7 @@ func newFolders(t testing.TB, by uint32) folders {
 }
 
 // newView makes folders and mounts the view, under the account by.
-func newView(t testing.TB, by uint32) (folders, *mounted) {
+func newView(t testing.TB, by uint32) (folders, *rig.Mount) {
 	t.Helper()
 	f := bareFolders(t, by)
 	return f, f.mount(t, by)
@@ -58,23 +58,17 @@ func bareFolders(t testing.TB, by uint32) folders {
 }
 
 // mount mounts the view.
-func (f folders) mount(t testing.TB, by uint32) *mounted {
+func (f folders) mount(t testing.TB, by uint32) *rig.Mount {
 	t.Helper()
 	m := f.command(t, by)
-	m.start()
+	m.Start()
 	return m
 }
 
 // command is what mounts the view.
-func (f folders) command(t testing.TB, by uint32) *mounted {
+func (f folders) command(t testing.TB, by uint32) *rig.Mount {
 	t.Helper()
-	m := &mounted{t: t, dir: f.view}
-	m.cmd = exec.Command(rig.Binary(t), "mount", "--foreground", "-v", "--embed", "C="+f.beneath+":"+f.view, f.view)
-	if by != 0 {
-		m.cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: by, Gid: by}}
-	}
-	m.cmd.Dir = "/"
-	return m
+	return rig.NewMount(t, f.view, by, rig.Binary(t), "mount", "--foreground", "-v", "--embed", "C="+f.beneath+":"+f.view, f.view)
 }
 
 // A posix is a folder in which calls are tried; what comes of each is noted.
@@ -344,7 +338,7 @@ func TestPOSIX(t *testing.T) {
 	for _, acc := range []struct {
 		name string
 		uid  uint32
-	}{{"root", 0}, {"own", nobody}} {
+	}{{"root", 0}, {"own", rig.Nobody}} {
 		t.Run(acc.name, func(t *testing.T) {
 			f := newFolders(t, acc.uid)
 			for _, c := range calls {

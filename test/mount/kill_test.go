@@ -8,25 +8,25 @@ import (
 	"math/rand/v2"
 	"net"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"runtime"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"testing"
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"drvsock/test/rig"
 )
 
 // TestKilledBusy has the process killed in the middle of all that it does, over
-// and over. Whoever uses the view gets an error, and nobody waits.
+// and over. Whoever uses the view gets an error, and rig.Nobody waits.
 func TestKilledBusy(t *testing.T) {
 	for name, acc := range map[string]struct {
 		uid    uint32
 		rounds int
-	}{"root": {0, 5}, "own, few descriptors": {nobody, 5}} {
+	}{"root": {0, 5}, "own, few descriptors": {rig.Nobody, 5}} {
 		t.Run(name, func(t *testing.T) {
 			for i := range acc.rounds {
 				if !t.Run(fmt.Sprint(i), func(t *testing.T) { killBusy(t, acc.uid) }) {
@@ -42,10 +42,10 @@ func killBusy(t *testing.T, uid uint32) {
 	m := f.command(t, uid)
 	if uid != 0 {
 		// The kernel is asked to forget files all the time.
-		m.cmd.Args = append([]string{"prlimit", "--nofile=300"}, m.cmd.Args...)
-		m.cmd.Path = need(t, "prlimit")
+		m.Cmd.Args = append([]string{"prlimit", "--nofile=300"}, m.Cmd.Args...)
+		m.Cmd.Path = need(t, "prlimit")
 	}
-	m.start()
+	m.Start()
 	t.Cleanup(func() { _ = unix.Unmount(f.view, unix.MNT_DETACH|unix.MNT_FORCE) })
 	echo(t, f.beneath+"/h")
 	if err := os.Chmod(f.beneath+"/h", 0o777); err != nil {
@@ -101,17 +101,15 @@ func killBusy(t *testing.T, uid uint32) {
 			}
 		}
 	})
-	time.Sleep(time.Duration(50+rand.IntN(100)) * time.Millisecond) // a moment that nobody chose
-	_ = m.cmd.Process.Signal(syscall.SIGKILL)
-	m.ended = true
-	_ = bounded(t, f.view, m.cmd.Wait)
+	time.Sleep(time.Duration(50+rand.IntN(100)) * time.Millisecond) // a moment that rig.Nobody chose
+	_ = bounded(t, f.view, func() error { m.Kill(); return nil })
 	over.Store(true)
 	_ = bounded(t, f.view, func() error { wg.Wait(); return nil })
 	if _, err := os.ReadDir(f.view); uid == 0 && !errors.Is(err, unix.ENOTCONN) {
 		t.Errorf("list of the dead view: %v, want ENOTCONN", err)
 	}
 	if t.Failed() {
-		t.Logf("it said:\n%.4000s", m.heard.String())
+		t.Logf("it said:\n%.4000s", m.Said.String())
 	}
 }
 
@@ -152,18 +150,17 @@ func become(uid uint32) error {
 // drvsock.exe does, and be started again and again: the mount serves the very
 // folder that it starts it from.
 func TestAgentInView(t *testing.T) {
-	r := newRig(t, 0)
+	r := rig.New(t, rig.Options{})
 	script := fmt.Sprintf("#!/bin/sh\nexec %s agent --drive C=%s\n", r.Bin, r.Host)
 	if err := os.WriteFile(filepath.Join(r.Host, "drvsock.exe"), []byte(script), 0o755); err != nil {
 		t.Fatal(err)
 	}
 	echo(t, filepath.Join(r.Host, "h"))
-	m := &mounted{t: t, dir: r.View, cmd: exec.Command(r.Bin, "mount", "-v", "--drive", "C="+r.View, r.View)}
-	m.cmd.Dir = "/"
-	m.cmd.Env = append(os.Environ(), "PATH="+r.View+":"+os.Getenv("PATH"), "GOGC=1")
-	m.start()
+	m := rig.NewMount(t, r.View, 0, r.Bin, "mount", "--foreground", "-v", "--drive", "C="+r.View, r.View)
+	m.Cmd.Env = append(os.Environ(), "PATH="+r.View+":"+os.Getenv("PATH"), "GOGC=1")
+	m.Start()
 	for i := range 5 {
-		before := children(t, m.cmd.Process.Pid)
+		before := children(t, m.Cmd.Process.Pid)
 		if len(before) != 1 {
 			t.Fatalf("agents: %v", before)
 		}
@@ -171,7 +168,7 @@ func TestAgentInView(t *testing.T) {
 			t.Fatal(err)
 		}
 		until(t, fmt.Sprint("another agent after ", i), func() bool {
-			now := children(t, m.cmd.Process.Pid)
+			now := children(t, m.Cmd.Process.Pid)
 			return len(now) == 1 && now[0] != before[0] && bounded(t, r.View, func() error { return answers(filepath.Join(r.View, "h")) }) == nil
 		})
 	}

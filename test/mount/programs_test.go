@@ -45,10 +45,7 @@ func shell(t *testing.T, uid uint32, script string, args ...string) string {
 	cmd.Dir = "/"
 	cmd.Env = append(os.Environ(), "HOME="+t.TempDir(), "GIT_CONFIG_GLOBAL=/dev/null", "GIT_CONFIG_SYSTEM=/dev/null",
 		"GIT_AUTHOR_NAME=a", "GIT_AUTHOR_EMAIL=a@example.com", "GIT_COMMITTER_NAME=a", "GIT_COMMITTER_EMAIL=a@example.com")
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	if uid != 0 {
-		cmd.SysProcAttr.Credential = &syscall.Credential{Uid: uid, Gid: uid}
-	}
+	cmd.SysProcAttr = credential(uid)
 	cmd.Cancel = func() error { return unix.Kill(-cmd.Process.Pid, unix.SIGKILL) }
 	var said bytes.Buffer
 	cmd.Stderr = &said
@@ -57,6 +54,15 @@ func shell(t *testing.T, uid uint32, script string, args ...string) string {
 		t.Fatalf("exit code %d\n%s%s", code, out, said.String())
 	}
 	return out
+}
+
+// credential is for a process group of another account.
+func credential(uid uint32) *syscall.SysProcAttr {
+	attr := &syscall.SysProcAttr{Setpgid: true}
+	if uid != 0 {
+		attr.Credential = &syscall.Credential{Uid: uid, Gid: uid}
+	}
+	return attr
 }
 
 // TestGit works on a repository in the view and checks it beneath.
@@ -129,13 +135,10 @@ func start(t *testing.T, uid uint32, dir string, argv ...string) *exec.Cmd {
 	t.Helper()
 	cmd := exec.CommandContext(t.Context(), argv[0], argv[1:]...)
 	cmd.Dir = dir
-	said := &log{}
+	said := &rig.Log{}
 	cmd.Stdout, cmd.Stderr = said, said
 	cmd.Env = append(os.Environ(), "HOME="+dir)
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	if uid != 0 {
-		cmd.SysProcAttr.Credential = &syscall.Credential{Uid: uid, Gid: uid}
-	}
+	cmd.SysProcAttr = credential(uid)
 	cmd.WaitDelay = limit
 	cmd.Cancel = func() error { return unix.Kill(-cmd.Process.Pid, unix.SIGTERM) }
 	if err := cmd.Start(); err != nil {
@@ -198,7 +201,7 @@ func TestServices(t *testing.T) {
 			if err := os.Mkdir(d, 0o755); err != nil {
 				t.Fatal(err)
 			}
-			if err := os.Chown(d, nobody, nobody); err != nil {
+			if err := os.Chown(d, rig.Nobody, rig.Nobody); err != nil {
 				t.Skip(err)
 			}
 		}
@@ -207,7 +210,7 @@ func TestServices(t *testing.T) {
 	t.Run("Redis", func(t *testing.T) {
 		bin := need(t, "redis-server")
 		view, beneath, dir := home(t)
-		start(t, nobody, dir, bin, "--port", "0", "--unixsocket", view+"/r.sock", "--unixsocketperm", "755", "--save", "", "--dir", dir)
+		start(t, rig.Nobody, dir, bin, "--port", "0", "--unixsocket", view+"/r.sock", "--unixsocketperm", "755", "--save", "", "--dir", dir)
 		talk(t, dial(t, beneath+"/r.sock"), "SET a 12\r\nGET a\r\n", "+OK\r\n$2\r\n12\r\n")
 	})
 	t.Run("Nginx", func(t *testing.T) {
@@ -219,30 +222,42 @@ server { listen unix:%[2]s/w.sock; location / { return 200 hello; } } }`, dir, v
 		if err := os.WriteFile(dir+"/conf", []byte(conf), 0o644); err != nil {
 			t.Fatal(err)
 		}
-		start(t, nobody, dir, bin, "-e", "stderr", "-c", dir+"/conf")
+		start(t, rig.Nobody, dir, bin, "-e", "stderr", "-c", dir+"/conf")
 		talk(t, dial(t, beneath+"/w.sock"), "GET / HTTP/1.0\r\n\r\n", "hello")
 	})
 	t.Run("PostgreSQL", func(t *testing.T) {
 		initdb, server := need(t, "initdb", "/usr/lib/postgresql/*/bin/initdb"), need(t, "postgres", "/usr/lib/postgresql/*/bin/postgres")
 		psql := need(t, "psql")
 		view, beneath, dir := home(t)
-		shell(t, nobody, `"$1" -D "$2/data" -N -A trust -U nobody >/dev/null`, initdb, dir)
-		start(t, nobody, dir, server, "-D", dir+"/data", "-k", view, "-c", "listen_addresses=", "-c", "fsync=off")
+		shell(t, rig.Nobody, `"$1" -D "$2/data" -N -A trust -U rig.Nobody >/dev/null`, initdb, dir)
+		start(t, rig.Nobody, dir, server, "-D", dir+"/data", "-k", view, "-c", "listen_addresses=", "-c", "fsync=off")
 		dial(t, beneath+"/.s.PGSQL.5432").Close()
 		// A server that has just begun to listen may still say so.
-		out := shell(t, nobody, `for i in 1 2 3 4 5 6 7 8 9 10; do "$1" -h "$2" -U nobody -At -c 'select 6*7' postgres && exit; sleep 0.5; done; exit 1`, psql, beneath)
+		out := shell(t, rig.Nobody, `for i in 1 2 3 4 5 6 7 8 9 10; do "$1" -h "$2" -U rig.Nobody -At -c 'select 6*7' postgres && exit; sleep 0.5; done; exit 1`, psql, beneath)
 		if out != "42\n" {
 			t.Errorf("psql on the host says %q", out)
 		}
-		if out := shell(t, nobody, `"$1" -h "$2" -U nobody -At -c 'select 6*7' postgres`, psql, view); out != "42\n" {
+		if out := shell(t, rig.Nobody, `"$1" -h "$2" -U rig.Nobody -At -c 'select 6*7' postgres`, psql, view); out != "42\n" {
 			t.Errorf("psql in the guest says %q", out)
 		}
 	})
 	t.Run("DBus", func(t *testing.T) {
 		bin := need(t, "dbus-daemon")
 		view, beneath, dir := home(t)
-		start(t, nobody, dir, bin, "--session", "--nofork", "--nopidfile", "--address=unix:path="+view+"/bus")
+		start(t, rig.Nobody, dir, bin, "--session", "--nofork", "--nopidfile", "--address=unix:path="+view+"/bus")
 		// The bus asks the kernel who connects, and lets its own account in.
-		talk(t, dial(t, beneath+"/bus"), fmt.Sprintf("\x00AUTH EXTERNAL %x\r\n", fmt.Sprint(nobody)), "OK ")
+		talk(t, dial(t, beneath+"/bus"), fmt.Sprintf("\x00AUTH EXTERNAL %x\r\n", fmt.Sprint(rig.Nobody)), "OK ")
+	})
+	t.Run("Tmux", func(t *testing.T) {
+		bin := need(t, "tmux")
+		view, beneath, dir := home(t)
+		start(t, rig.Nobody, dir, bin, "-D", "-f", "/dev/null", "-S", view+"/tmux")
+		// A client hands its terminal over (SCM_RIGHTS), which can't cross the border:
+		// one of the host gets to the server and no further.
+		dial(t, beneath+"/tmux").Close()
+		list := shell(t, rig.Nobody, `"$1" -S "$2" new-session -d -s one cat; "$1" -S "$2" list-sessions -F '#{session_name}'`, bin, view+"/tmux")
+		if list != "one\n" {
+			t.Errorf("tmux in the guest says %q", list)
+		}
 	})
 }

@@ -23,7 +23,7 @@ import (
 // compares what can be seen, beneath too: where the kernel passes a file's bytes
 // through, and where the mount does.
 func TestRandom(t *testing.T) {
-	for name, uid := range map[string]uint32{"by the kernel": 0, "by the mount": nobody} {
+	for name, uid := range map[string]uint32{"by the kernel": 0, "by the mount": rig.Nobody} {
 		t.Run(name, func(t *testing.T) {
 			f := newFolders(t, uid)
 			cmd := exec.CommandContext(t.Context(), readable(t), f.bare+"/f", f.view+"/f", f.beneath+"/f")

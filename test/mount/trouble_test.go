@@ -34,7 +34,7 @@ func until(t *testing.T, what string, ok func() bool) {
 }
 
 // echo is a server that answers everything with the same.
-func echo(t *testing.T, path string) net.Listener {
+func echo(t testing.TB, path string) net.Listener {
 	t.Helper()
 	l, err := net.Listen("unix", path)
 	if err != nil {
@@ -108,7 +108,7 @@ func TestKilledAgent(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer c.Close()
-	agents := children(t, m.cmd.Process.Pid)
+	agents := children(t, m.Cmd.Process.Pid)
 	if len(agents) != 1 {
 		t.Fatalf("agents: %v", agents)
 	}
@@ -139,7 +139,7 @@ func TestKilledMount(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer c.Close()
-	m.kill()
+	m.Kill()
 	if _, err := os.ReadDir(f.view); !errors.Is(err, unix.ENOTCONN) {
 		t.Errorf("list of the dead mount: %v, want ENOTCONN", err)
 	}
@@ -156,7 +156,7 @@ func TestKilledMount(t *testing.T) {
 	if out, err := exec.Command(rig.Binary(t), "mount", "--foreground", "--embed", "C="+f.beneath+":"+f.view, f.view).CombinedOutput(); err == nil || !strings.Contains(string(out), "mounted already") {
 		t.Errorf("a second mount: %s, %v", out, err)
 	}
-	m2.kill()
+	m2.Kill()
 	if out, err := exec.Command(rig.Binary(t), "umount", f.view).CombinedOutput(); err != nil {
 		t.Errorf("umount: %v: %s", err, out)
 	}
@@ -195,7 +195,7 @@ func TestUnmountBusy(t *testing.T) {
 		t.Errorf("beneath: %q, %v", b, err)
 	}
 	file.Close()
-	m.end() // in spite of the server that is bound there still
+	m.End() // in spite of the server that is bound there still
 }
 
 // TestEnded has the process end while programs use the view: they get errors.
@@ -206,7 +206,7 @@ func TestEnded(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer file.Close()
-	m.end()
+	m.End()
 	var st unix.Stat_t
 	if err := unix.Fstat(int(file.Fd()), &st); err == nil {
 		if _, err = unix.Getxattr(fmt.Sprintf("/proc/self/fd/%d", file.Fd()), "user.x", nil); err == nil {
@@ -305,7 +305,7 @@ func TestMany(t *testing.T) {
 		l.Close()
 	}
 	until(t, "the sockets' descriptors are closed", func() bool {
-		fds, _ := os.ReadDir(fmt.Sprintf("/proc/%d/fd", children(t, m.cmd.Process.Pid)[0]))
+		fds, _ := os.ReadDir(fmt.Sprintf("/proc/%d/fd", children(t, m.Cmd.Process.Pid)[0]))
 		return len(fds) < 100
 	})
 }
