@@ -18,6 +18,9 @@ import (
 const (
 	lookShare   = 5
 	rescanAfter = 100 * time.Millisecond
+	// moves is how many looks there are at most for an end that a look has found and
+	// that was then not there: handed on to a child, as servers do after accept.
+	moves = 3
 )
 
 // ends finds the descriptor of a program's end of a connection that it
@@ -51,12 +54,18 @@ func findEnd(own uint64) (fd int, ok bool) {
 	if ends.began.After(asked) {
 		return -1, false
 	}
-	time.Sleep(time.Until(ends.began.Add(min(lookShare*ends.took, rescanAfter))))
-	ends.began, ends.sockets = time.Now(), map[uint64]peer{}
-	socketsBelow(os.Getpid(), ends.sockets, 0)
-	ends.took = time.Since(ends.began)
-	if p, ok := ends.sockets[inode]; ok {
-		return p.socketAt()
+	for range moves {
+		time.Sleep(time.Until(ends.began.Add(min(lookShare*ends.took, rescanAfter))))
+		ends.began, ends.sockets = time.Now(), map[uint64]peer{}
+		socketsBelow(os.Getpid(), ends.sockets, 0)
+		ends.took = time.Since(ends.began)
+		p, ok := ends.sockets[inode]
+		if !ok {
+			break
+		}
+		if fd, ok := p.socketAt(); ok {
+			return fd, true
+		}
 	}
 	return -1, false
 }

@@ -74,7 +74,10 @@ func (g *given) found() bool {
 
 // TestFindEnd finds the other end in a child of a child, and not once it is gone.
 func TestFindEnd(t *testing.T) {
-	g := give(t, "cat <&3 >/dev/null & exec cat 3<&-")
+	g := give(t, "cat <&3 >/dev/null & exec 3<&-; echo given; exec cat")
+	if s, err := g.out.ReadString('\n'); s != "given\n" {
+		t.Fatal(s, err)
+	}
 	if !g.found() {
 		t.Error("the other end is not found")
 	}
