@@ -68,6 +68,8 @@ func (c *measurer) measure(o order) ([]int64, error) {
 		return c.bulk(o, c.up)
 	case "down":
 		return c.bulk(o, c.down)
+	case "unread":
+		return c.unread(o)
 	case "hold":
 		return nil, c.hold(o.Count)
 	}
@@ -236,6 +238,54 @@ func (c *measurer) up(start <-chan struct{}, ready chan<- error, bytes int64) er
 		return fmt.Errorf("%d of %d bytes came", n, bytes)
 	}
 	return nil
+}
+
+// unread measures bulk streams alone and beside a connection that is full since
+// nobody reads it, in turns, and returns the two sums.
+func (c *measurer) unread(o order) ([]int64, error) {
+	ns := make([]int64, 2)
+	for _, beside := range []int{0, 1, 1, 0} {
+		full := -1
+		if beside == 1 {
+			var err error
+			if full, err = c.fill(); err != nil {
+				return nil, err
+			}
+		}
+		took, err := c.bulk(o, c.up)
+		if full >= 0 {
+			_ = unix.Close(full)
+		}
+		if err != nil {
+			return nil, err
+		}
+		ns[beside] += took[0]
+	}
+	return ns, nil
+}
+
+// fill sends to a server that doesn't read until there is no room for a while.
+func (c *measurer) fill() (int, error) {
+	fd, err := c.connect("hold")
+	if err != nil {
+		return -1, err
+	}
+	b := make([]byte, block)
+	for full := 0; full < 5; {
+		_, err := unix.SendmsgN(fd, b, nil, nil, unix.MSG_DONTWAIT)
+		switch err {
+		case nil:
+			full = 0
+		case unix.EAGAIN:
+			full++
+			time.Sleep(10 * time.Millisecond)
+		case unix.EINTR:
+		default:
+			_ = unix.Close(fd)
+			return -1, fmt.Errorf("fill: %w", err)
+		}
+	}
+	return fd, nil
 }
 
 // down asks for bytes and reads them.

@@ -8,7 +8,7 @@ import (
 // A figure is one number that is measured of each contestant in each round.
 type figure struct {
 	name string
-	unit string // "us" is better low, "MB/s" better high
+	unit string // "us" and "ratio" are better low, "MB/s" better high
 	of   func(ns []int64) float64
 }
 
@@ -19,6 +19,10 @@ type measurement struct {
 }
 
 const mib = 1 << 20
+
+// unreadCost is the time of a stream beside one that nobody reads, over its time
+// alone.
+const unreadCost = "one stream up beside one unread"
 
 // measurements are the figures at scale 1; a round takes about five seconds
 // then.
@@ -41,6 +45,7 @@ func measurements(scale float64) []measurement {
 		bulk("one stream down", "down", 1),
 		bulk("eight streams up", "up", 8),
 		bulk("eight streams down", "down", 8),
+		{order{Do: "unread", Streams: 1, Bytes: bytes(16)}, []figure{{unreadCost, "ratio", func(ns []int64) float64 { return float64(ns[1]) / float64(ns[0]) }}}},
 	}
 }
 

@@ -50,7 +50,7 @@ func bench() error {
 	flag.Float64Var(&o.scale, "scale", 1, "size of each measurement")
 	flag.StringVar(&o.json, "json", "", "also write the numbers as JSON to this `file`")
 	flag.StringVar(&o.svg, "svg", "", "also draw them into this `file`")
-	flag.StringVar(&o.only, "only", "", "measure only what these comma-separated `words` name: connect,trip,beside,up,down")
+	flag.StringVar(&o.only, "only", "", "measure only what these comma-separated `words` name: connect,trip,beside,up,down,unread")
 	flag.IntVar(&o.idle, "idle", 0, "measure instead the memory that this many idle connections take")
 	flag.BoolVar(&o.peers, "peers", false, "also measure ssh -L, a chain on yamux, and a process for each connection")
 	flag.StringVar(&binary, "binary", "", "drvsock `program` to measure (default: built from this tree)")
