@@ -64,7 +64,7 @@ func stopped(sink Sink, e *errno.Error) {
 
 // A receiver is the direction from the peer. It is guarded by the stream's mu.
 type receiver struct {
-	cond      sync.Cond // for Read
+	cond      sync.Cond // for Read and Unread
 	queue     []*chunk
 	size      int    // bytes queued
 	left      uint32 // bytes that the peer may still send
@@ -77,6 +77,7 @@ type receiver struct {
 	stopped   bool // STOP was sent
 	sink      Sink
 	draining  bool // a goroutine writes the queue to the sink
+	offered   bool // the sink has not answered yet for what it was given
 }
 
 const (
@@ -201,9 +202,11 @@ func (s *Stream) receive(p []byte) {
 	}
 	sink := r.sink
 	s.brought(len(p)) // before: who has the last bytes may end the stream, and count
+	r.offered = true
 	s.mu.Unlock()
 	n, err := sink.TryWrite(p)
 	s.mu.Lock()
+	defer r.answered() // with what is queued below
 	s.brought(max(n, 0) - len(p))
 	if err != nil {
 		s.stopLocked(reasonOf(err, errno.EPIPE))
@@ -230,10 +233,12 @@ func (s *Stream) splice(t splicer, n int) int {
 	}
 	most := n
 	s.brought(most) // as in receive
+	r.offered = true
 	s.mu.Unlock()
 	n, err := t.drainTo(sink.TrySplice, most)
 	s.mu.Lock()
 	defer s.unlock()
+	r.answered()
 	s.brought(max(n, 0) - most)
 	if err != nil {
 		s.stopLocked(reasonOf(err, errno.EPIPE))
@@ -326,12 +331,14 @@ func (s *Stream) drain() {
 		}
 		n := len(c.b) - c.from
 		s.brought(n) // as in receive
+		r.offered = true
 		s.unlock()
 		done, err := sink.Write(c.b[c.from:])
 		c.free()
 		s.mu.Lock()
 		s.brought(max(done, 0) - n)
 		r.size = max(r.size-n, 0) // drop may have emptied the queue
+		r.answered()
 		if err != nil {
 			if s.failed == nil {
 				s.stopLocked(reasonOf(err, errno.EPIPE))
@@ -371,10 +378,20 @@ func (s *Stream) grantMore(n uint32) {
 	s.grant(n)
 }
 
-// Unread tells how many bytes have come and wait for Read or the sink.
+// answered ends what offered says. Called with the stream's mu.
+func (r *receiver) answered() {
+	r.offered = false
+	r.cond.Broadcast()
+}
+
+// Unread tells how many bytes have come and wait for Read or the sink. It waits for
+// the sink's answer to what it was given: whether that is read, only the sink knows.
 func (s *Stream) Unread() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	for s.r.offered {
+		s.r.cond.Wait()
+	}
 	return s.r.size
 }
 

@@ -149,8 +149,8 @@ func (j *joint) ended(err error) {
 		return
 	}
 	gone := lost || j.sock.hangup()
-	if gone && j.s.Unread() > 0 {
-		lost = true
+	if gone && !lost {
+		lost = j.unread()
 	}
 	if lost {
 		_ = j.s.EndWith(errUnread)
@@ -160,6 +160,15 @@ func (j *joint) ended(err error) {
 	if gone {
 		j.gone(lost)
 	}
+}
+
+// unread tells, of a program that has closed the socket, whether there were bytes
+// for it that never got to be the socket's. Of those that did, the kernel tells.
+func (j *joint) unread() bool {
+	n := j.s.Unread() // a write that is under way ends, since the socket is closed
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return n > 0 || j.lost
 }
 
 var (
@@ -187,7 +196,7 @@ func (j *joint) wait() {
 	}
 	j.mu.Unlock()
 	if !over && j.sock.waitHangup(j.over) {
-		j.gone(j.s.Unread() > 0)
+		j.gone(j.unread())
 	}
 	<-j.over
 }
