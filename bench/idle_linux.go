@@ -11,35 +11,76 @@ import (
 	"time"
 )
 
-// idle tells what connections cost that do nothing: memory of the supervisor
-// and of the agent, without and with them.
-func idle(w io.Writer, count int, binary, self, host string) error {
-	c, err := drvsock("drvsock", binary, self, host)
-	if err != nil {
-		return err
-	}
+// idle tells what connections cost that do nothing: resident memory of each process
+// of drvsock's that has a part in them, without and with them.
+func idle(w io.Writer, count int, c *contestant, roots ...*process) error {
 	defer c.end()
 	if _, err := c.do(order{Do: "trip", Count: 1000}); err != nil {
 		return err
 	}
-	before := family(c.client.cmd.Process.Pid)
+	roots = append(roots, c.client)
+	before := families(roots)
 	start := time.Now()
 	if _, err := c.do(order{Do: "hold", Count: count}); err != nil {
 		return err
 	}
 	took := time.Since(start)
 	time.Sleep(2 * time.Second)
-	after := family(c.client.cmd.Process.Pid)
-	fmt.Fprintf(w, "%s; %d connections opened in %v\n", machine(), count, took.Round(time.Millisecond))
-	for _, a := range after {
+	fmt.Fprintf(w, "%s: %d connections opened in %v\n", c.name, count, took.Round(time.Millisecond))
+	var sum float64
+	for _, a := range families(roots) {
 		for _, b := range before {
-			if a.pid == b.pid && (strings.HasSuffix(a.what, "supervise") || strings.HasSuffix(a.what, " agent")) {
-				fmt.Fprintf(w, "%-40s %6d kB -> %6d kB, %.1f kB per connection, %d threads, %d descriptors\n",
-					a.what, b.rss, a.rss, float64(a.rss-b.rss)/float64(count), a.threads, a.fds)
+			what := a.what[strings.LastIndexByte(a.what, ' ')+1:]
+			if a.pid == b.pid && (strings.HasSuffix(what, "supervise") || what == "agent" || what == "daemon") {
+				each := float64(a.rss-b.rss) / float64(count)
+				sum += each
+				fmt.Fprintf(w, "  %-10s %6d kB -> %6d kB, %.1f kB per connection, %d threads, %d descriptors\n",
+					what, b.rss, a.rss, each, a.threads, a.fds)
 			}
 		}
 	}
+	fmt.Fprintf(w, "  %-10s %.1f kB per connection\n\n", "together", sum)
 	return nil
+}
+
+// idles measures each way in, the daemon's with a daemon of its own.
+func idles(count int, binary, self, host, dir, fwd string) error {
+	fmt.Printf("%s\n\n", machine())
+	c, err := drvsock("run --no-daemon", binary, self, host)
+	if err != nil {
+		return err
+	}
+	if err := idle(os.Stdout, count, c); err != nil {
+		return err
+	}
+	for name, in := range map[string]func(d *daemon) (*contestant, error){
+		"run":     func(d *daemon) (*contestant, error) { return d.run(self, host) },
+		"forward": func(d *daemon) (*contestant, error) { return d.forward(self, fwd) },
+	} {
+		d, err := startDaemon(binary, host, filepath.Join(dir, name+".d"))
+		if err != nil {
+			return err
+		}
+		c, err := in(d)
+		if err == nil {
+			c.name = name
+			err = idle(os.Stdout, count, c, d.p)
+		}
+		d.p.end(true)
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func families(roots []*process) (all []task) {
+	for _, p := range roots {
+		pid := p.cmd.Process.Pid
+		all = append(all, describe(pid))
+		all = append(all, family(pid)...)
+	}
+	return all
 }
 
 // A task is a process as /proc shows it.

@@ -98,7 +98,7 @@ func bench() error {
 		return fmt.Errorf("server: %w", err)
 	}
 	if o.idle > 0 {
-		return idle(os.Stdout, o.idle, binary, self, host)
+		return idles(o.idle, binary, self, host, dir, fwd)
 	}
 	d, err := startDaemon(binary, host, filepath.Join(dir, "daemon"))
 	if err != nil {

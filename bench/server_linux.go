@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"sync"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -124,8 +125,40 @@ func source(fd int) {
 	}
 }
 
-// hold keeps the connection open and does nothing.
-func hold(int) {}
+// hold keeps the connection open and does nothing until the client closes it.
+func hold(fd int) {
+	ep, err := holders()
+	if err == nil {
+		err = unix.EpollCtl(ep, unix.EPOLL_CTL_ADD, fd, &unix.EpollEvent{Events: unix.EPOLLRDHUP, Fd: int32(fd)})
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "bench: hold:", err)
+		_ = unix.Close(fd)
+	}
+}
+
+// holders returns the epoll descriptor of those who are held, and has a thread
+// close them.
+var holders = sync.OnceValues(func() (int, error) {
+	ep, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
+	if err != nil {
+		return -1, err
+	}
+	go func() {
+		events := make([]unix.EpollEvent, 64)
+		for {
+			n, err := unix.EpollWait(ep, events, -1)
+			if err != nil && err != unix.EINTR {
+				fmt.Fprintln(os.Stderr, "bench: hold:", err)
+				return
+			}
+			for _, e := range events[:max(n, 0)] {
+				_ = unix.Close(int(e.Fd))
+			}
+		}
+	}()
+	return ep, nil
+})
 
 // read and write are the plain system calls, of which the runtime knows nothing:
 // its monitor, which looks after calls that take longer than 20 us, would be
