@@ -28,7 +28,7 @@ func (f *forward) fromGuest(c relay.Conn, who wire.Caller) {
 		reset(c) // of an AF_UNIX client only if it has written already (unix_release_sock)
 		return
 	}
-	f.join(caller, c, target)
+	f.joined(caller, c, target)
 }
 
 // fromHost serves a client of a host listener.
@@ -66,7 +66,7 @@ func (f *forward) fromHost(in *link.Incoming) {
 		reset(target)
 		return
 	}
-	f.join(caller, client, target)
+	f.joined(caller, client, target)
 }
 
 // open checks the client and connects to the target.
@@ -136,6 +136,12 @@ func (f *forward) connect(ctx context.Context, who wire.Caller) (relay.Conn, err
 		return nil, err
 	}
 	return s, nil
+}
+
+// joined has join done on a stack of its own: that of the caller, who is in the set's
+// work, has grown by what opening took, and would be kept as long as the connection.
+func (f *forward) joined(caller Caller, client, target relay.Conn) {
+	f.set.work.Go(func() { f.join(caller, client, target) })
 }
 
 // join relays between client and target until they are over. It owns both.
