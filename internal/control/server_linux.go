@@ -60,6 +60,26 @@ func (f *Folder) Listen() (*net.UnixListener, error) {
 	return ln.(*net.UnixListener), nil
 }
 
+// Restore looks after the control socket that Listen made. It returns nil if it is
+// there, or another's in its place as in Remove, and a new listener in its place if somebody has removed it: the old one,
+// which nobody can connect to any more, is the caller's to close. The error says that
+// there is nothing to mend, as the folder was removed, or the lock, so that another
+// daemon may have the folder.
+func (f *Folder) Restore(l *Lock) (*net.UnixListener, error) {
+	var held, there unix.Stat_t
+	if err := unix.Fstatat(f.fd, socketName, &there, unix.AT_SYMLINK_NOFOLLOW); err != unix.ENOENT {
+		return nil, nil
+	}
+	if err := unix.Fstat(int(l.file.Fd()), &held); err != nil {
+		return nil, os.NewSyscallError("fstat", err)
+	}
+	err := unix.Fstatat(f.fd, lockName, &there, unix.AT_SYMLINK_NOFOLLOW)
+	if err != nil || held.Dev != there.Dev || held.Ino != there.Ino {
+		return nil, fmt.Errorf("%s was removed", f.path)
+	}
+	return f.Listen()
+}
+
 // Remove removes the control socket that Listen made. A service manager puts its
 // own in the place of one that is there; that stays.
 func (f *Folder) Remove() {

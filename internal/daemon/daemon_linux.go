@@ -164,13 +164,13 @@ func (d *daemon) run() error {
 		}
 		defer d.cfg.Folder.Remove()
 	}
-	served := make(chan error, 1)
-	go func() { served <- control.Serve(d.ctx, ln, d.log, d.call) }()
+	c := &reachable{d: d, lock: lock, failed: make(chan error, 1)}
+	c.serve(ln)
 	d.log.Info("daemon runs", "pid", os.Getpid(), "socket", d.cfg.Folder.Socket())
 	d.cfg.Ready()
 	d.manager.ready(d.words())
 	d.pokeAll()
-	why := d.attend(served)
+	why := d.attend(c)
 	d.log.Info("daemon ends", "reason", why)
 	d.manager.stopping()
 	d.end()
@@ -179,13 +179,51 @@ func (d *daemon) run() error {
 	}
 	d.close()
 	close(d.ended)
-	<-served
+	c.serving.Wait()
 	return nil
 }
 
-// attend waits for the daemon's end and says what brought it. served tells that
-// the control socket can't be served any more.
-func (d *daemon) attend(served chan error) string {
+// reachable is how clients come to the daemon.
+type reachable struct {
+	d       *daemon
+	lock    *control.Lock
+	ln      *net.UnixListener
+	serving sync.WaitGroup // the calls of all listeners
+	failed  chan error     // why calls can't be taken any more
+}
+
+func (c *reachable) serve(ln *net.UnixListener) {
+	c.ln = ln
+	c.serving.Go(func() {
+		err := control.Serve(c.d.ctx, ln, c.d.log, c.d.call)
+		if err != nil && !errors.Is(err, net.ErrClosed) {
+			select {
+			case c.failed <- err:
+			default:
+			}
+		}
+	})
+}
+
+// mend makes a control socket that was removed anew: whoever cleans up temporary
+// files would have left a daemon that nobody can ask or end. A service manager looks
+// after its own.
+func (c *reachable) mend() error {
+	if c.d.cfg.Listener != nil {
+		return nil
+	}
+	ln, err := c.d.cfg.Folder.Restore(c.lock)
+	if err != nil || ln == nil {
+		return err
+	}
+	c.d.log.Warn("control socket was removed, and is made anew", "socket", c.d.cfg.Folder.Socket())
+	_ = c.ln.Close() // calls that it brought go on
+	c.serve(ln)
+	return nil
+}
+
+// attend waits for the daemon's end and says what brought it.
+func (d *daemon) attend(c *reachable) string {
 	tick := time.NewTicker(max(d.cfg.IdleAfter/10, 10*time.Millisecond))
 	defer tick.Stop()
 	for {
@@ -194,11 +232,8 @@ func (d *daemon) attend(served chan error) string {
 			return s.String()
 		case <-d.ctx.Done():
 			return "asked for"
-		case err := <-served:
-			served <- nil
-			if err != nil {
-				return err.Error()
-			}
+		case err := <-c.failed:
+			return err.Error()
 		case <-d.cfg.Hup:
 			if _, err := d.reload(); err != nil {
 				d.log.Error("configuration not read again", "err", err)
@@ -206,6 +241,9 @@ func (d *daemon) attend(served chan error) string {
 		case <-tick.C:
 			if d.idle() {
 				return "nobody needs it"
+			}
+			if err := c.mend(); err != nil {
+				return err.Error()
 			}
 		}
 	}

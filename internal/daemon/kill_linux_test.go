@@ -281,6 +281,45 @@ func TestIdle(t *testing.T) {
 	}
 }
 
+// TestRemovedSocket has somebody clean up the daemon's folder: without the socket it
+// is asked by another one, under a session that goes on; without the folder it ends,
+// and the next command has a daemon again.
+func TestRemovedSocket(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	cmd := s.command("daemon", "--idle", "200ms")
+	log := lines(t, cmd)
+	asked := func() bool { _, code := s.try("status"); return code == 0 }
+	until(t, "the daemon runs", asked)
+	guest := s.probe()
+	guest.Want("ok", "socket 3 stream")
+	for range 3 {
+		if err := os.Remove(s.socket()); err != nil {
+			t.Fatal(err)
+		}
+		until(t, "the daemon is asked again", asked)
+	}
+	all(guest, "bind 3 x", "listen 3 1", "close 3", "unlink x")
+	if st := s.status(); st.Daemon.PID != cmd.Process.Pid || len(st.Sessions) != 1 {
+		t.Errorf("status: %+v", st)
+	}
+	guest.End()
+	if err := os.RemoveAll(filepath.Dir(s.socket())); err != nil {
+		t.Fatal(err)
+	}
+	ended := ""
+	for l := range log {
+		ended = l
+	}
+	if want := fmt.Sprintf("drvsock: daemon ends reason=%q", filepath.Dir(s.socket())+" was removed"); ended != want {
+		t.Errorf("its last word: %q, want %q", ended, want)
+	}
+	if err := cmd.Wait(); err != nil {
+		t.Error(err)
+	}
+	s.do("up")
+}
+
 // TestLeaks counts the daemon's descriptors and threads over many runs.
 func TestLeaks(t *testing.T) {
 	s, guest, host := stage(t)
