@@ -163,9 +163,9 @@ func sayForward(w io.Writer, st forward.Status) {
 	if st.Address != "" {
 		listen = st.Address
 	}
-	fmt.Fprintf(w, "%s: %s on %s for %s\n", st.Name, st.State, listen, st.Connect)
+	fmt.Fprintln(w, report.Line(fmt.Sprintf("%s: %s on %s for %s", st.Name, st.State, listen, st.Connect)))
 	if st.State != forward.Listening && st.LastError != nil {
-		fmt.Fprintf(w, "  %s\n", st.LastError.Text)
+		fmt.Fprintf(w, "  %s\n", report.Line(st.LastError.Text))
 	}
 }
 

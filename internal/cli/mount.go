@@ -110,7 +110,7 @@ func addMount(ctx context.Context, s Streams, m config.Mount, save bool) error {
 			return errors.Join(err, rerr)
 		}
 	}
-	fmt.Fprintf(s.Out, "mounted %s at %s\n", st.HostPath, st.Dir)
+	fmt.Fprintln(s.Out, report.Line(fmt.Sprintf("mounted %s at %s", st.HostPath, st.Dir)))
 	return nil
 }
 

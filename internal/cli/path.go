@@ -39,7 +39,7 @@ Paths off the drives need WSL_DISTRO_NAME. Exit code 1 if there is no translatio
 			out, err := drive.Translate(o, args[0])
 			if err != nil {
 				// The line that wslpath prints, with our name.
-				fmt.Fprintf(s.Err, "drvsock: %v\n", err)
+				fmt.Fprintf(s.Err, "drvsock: %s\n", report.Line(err.Error()))
 				return exit{exitFailure}
 			}
 			if asJSON {

@@ -6,6 +6,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"drvsock/internal/control"
+	"drvsock/internal/report"
 )
 
 func reloadCommand(s Streams) *cobra.Command {
@@ -26,7 +27,7 @@ to the old one is up.`,
 				return err
 			}
 			for _, n := range r.Notes {
-				fmt.Fprintf(s.Err, "drvsock: warning: %s\n", n)
+				fmt.Fprintf(s.Err, "drvsock: warning: %s\n", report.Text(n))
 			}
 			return nil
 		},

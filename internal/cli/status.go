@@ -16,6 +16,7 @@ import (
 
 	"drvsock/internal/build"
 	"drvsock/internal/control"
+	"drvsock/internal/report"
 )
 
 // watchEvery is how often `drvsock status --watch` looks.
@@ -96,12 +97,12 @@ func isTerminal(f *os.File) bool {
 func writeStatus(b *strings.Builder, st *control.Status, now time.Time) {
 	d := st.Daemon
 	fmt.Fprintf(b, "daemon up for %s, pid %d, build %s\n", ago(now, d.Started), d.PID, d.Build)
-	fmt.Fprintf(b, "socket %s\nconfig %s\n", d.Socket, d.Config)
+	fmt.Fprintf(b, "socket %s\nconfig %s\n", report.Line(d.Socket), report.Line(d.Config))
 	if d.Log != "" {
-		fmt.Fprintf(b, "log    %s\n", d.Log)
+		fmt.Fprintf(b, "log    %s\n", report.Line(d.Log))
 	}
 	if d.ConfigError != "" {
-		fmt.Fprintf(b, "config not taken: %s\n", d.ConfigError)
+		fmt.Fprintf(b, "config not taken: %s\n", report.Text(d.ConfigError))
 	}
 	if own := build.Version(); own != d.Build {
 		fmt.Fprintf(b, "this program is build %s: drvsock down ends the old one\n", own)
@@ -215,10 +216,16 @@ func (t *table) head(cells ...string) {
 	t.row(cells...)
 }
 
-func (t *table) row(cells ...string) { t.rows = append(t.rows, strings.Join(cells, "\t")) }
+func (t *table) row(cells ...string) {
+	clean := make([]string, len(cells))
+	for i, c := range cells {
+		clean[i] = report.Line(c)
+	}
+	t.rows = append(t.rows, strings.Join(clean, "\t"))
+}
 
 func (t *table) note(format string, args ...any) {
-	t.rows = append(t.rows, "  "+fmt.Sprintf(format, args...))
+	t.rows = append(t.rows, "  "+report.Line(fmt.Sprintf(format, args...)))
 }
 
 // end writes the table. The notes must not widen its first column.

@@ -34,3 +34,24 @@ func TestStatusTransport(t *testing.T) {
 		}
 	}
 }
+
+// TestStatusForeign has an agent, a caller and a program name that want to be
+// more than text.
+func TestStatusForeign(t *testing.T) {
+	now := time.Now()
+	st := &control.Status{Daemon: control.DaemonStatus{Started: now, Build: "v"}, Links: []control.LinkStatus{{
+		State: control.LinkWaiting, Since: now, Command: "sh\t-c",
+		LastError: &control.Problem{Layer: "link", Text: "\x1b[2J\nFORWARD", Hint: "\x07", When: now},
+	}}, Sessions: []control.SessionStatus{{Program: "x\x1b]0;t\a\ny", Since: now}}}
+	var b strings.Builder
+	writeStatus(&b, st, now)
+	got := b.String()
+	if strings.ContainsAny(got, "\x1b\x07\t") {
+		t.Errorf("control characters in %q", got)
+	}
+	for _, want := range []string{`sh\t-c`, "link: \\x1b[2J\\nFORWARD\n", "hint: \\a\n", "\nx\\x1b]0;t\\a\\ny "} {
+		if !strings.Contains(got, want) {
+			t.Errorf("no %q in\n%s", want, got)
+		}
+	}
+}

@@ -7,6 +7,7 @@ package errno
 import (
 	"errors"
 	"fmt"
+	"strings"
 )
 
 // An Errno is a Linux error number, with the generic numbering that amd64 and
@@ -116,7 +117,9 @@ func Errorf(e Errno, l Layer, format string, args ...any) *Error {
 	return &Error{Errno: e, Layer: l, Text: fmt.Sprintf(format, args...)}
 }
 
-// Error says layer, if known, symbolic number, the system's number and the sentence.
+// Error says layer, if known, symbolic number, the system's number and the
+// sentence, in one line: the sentence may be another system's, whose further lines
+// would look like ours.
 func (e *Error) Error() string {
 	s := e.Errno.String()
 	if e.Layer != LayerUnknown {
@@ -126,10 +129,12 @@ func (e *Error) Error() string {
 		s += fmt.Sprintf(" (system error %d)", e.System)
 	}
 	if e.Text != "" {
-		s += ": " + e.Text
+		s += ": " + oneLine.Replace(e.Text)
 	}
 	return s
 }
+
+var oneLine = strings.NewReplacer("\r\n", " ", "\n", " ", "\r", " ")
 
 // Is makes errors.Is(err, errno.EACCES) work.
 func (e *Error) Is(target error) bool {

@@ -38,11 +38,11 @@ func HintOf(err error) string {
 	return ""
 }
 
-// Error writes err and its hint to w.
+// Error writes err, which may have several lines, and its hint to w.
 func Error(w io.Writer, err error) {
-	fmt.Fprintf(w, "drvsock: error: %v\n", err)
+	fmt.Fprintf(w, "drvsock: error: %s\n", Text(err.Error()))
 	if h := HintOf(err); h != "" {
-		fmt.Fprintf(w, "drvsock: hint: %s\n", h)
+		fmt.Fprintf(w, "drvsock: hint: %s\n", Line(h))
 	}
 }
 
@@ -101,10 +101,10 @@ func (h *handler) WithGroup(string) slog.Handler { return h }
 func writeAttr(b *strings.Builder, a slog.Attr) {
 	v := a.Value.Resolve().String()
 	if a.Key == "err" || a.Key == "error" {
-		fmt.Fprintf(b, ": %s", v)
+		fmt.Fprintf(b, ": %s", Line(v))
 		return
 	}
-	if v == "" || strings.ContainsAny(v, " \t\n\"") {
+	if v == "" || strings.ContainsAny(v, " \"") || Line(v) != v {
 		v = fmt.Sprintf("%q", v)
 	}
 	fmt.Fprintf(b, " %s=%s", a.Key, v)
