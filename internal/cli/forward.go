@@ -56,7 +56,7 @@ runs itself; with --save, also from its next start on.`,
 				}
 				f.Env[name] = value
 			}
-			return addForward(cmd.Context(), s, f, save)
+			return addForward(cmd, s, f, save)
 		},
 	}
 	fl := cmd.Flags()
@@ -94,10 +94,11 @@ func absolute(s string) string {
 }
 
 // addForward has the daemon take f up, and the file if it shall be saved.
-func addForward(ctx context.Context, s Streams, f config.Forward, save bool) error {
+func addForward(cmd *cobra.Command, s Streams, f config.Forward, save bool) error {
+	ctx := cmd.Context()
 	r, err := f.Resolve()
 	if err != nil {
-		report.Error(s.Err, inFlags(err))
+		report.Error(s.Err, inFlags(cmd, err))
 		return exit{exitUsage}
 	}
 	path := config.Path()
@@ -108,11 +109,13 @@ func addForward(ctx context.Context, s Streams, f config.Forward, save bool) err
 		if err != nil {
 			return err
 		}
-		if f.Name != "" && file.Forward(f.Name) != nil {
-			return nameTaken(f.Name)
-		}
-		if f.Name == "" {
+		switch w := saved(file, r); {
+		case w != nil:
+			f.Name, save = w.Name, false
+		case f.Name == "":
 			f.Name = config.DefaultName(r.From, func(name string) bool { return file.Forward(name) != nil })
+		case file.Forward(f.Name) != nil:
+			return nameTaken(f.Name)
 		}
 	}
 	// The daemon's variables may be others than those of this shell.
@@ -134,6 +137,16 @@ func addForward(ctx context.Context, s Streams, f config.Forward, save bool) err
 		}
 	}
 	sayForward(s.Out, st)
+	return nil
+}
+
+// saved finds r in the file.
+func saved(file *config.File, r config.Resolved) *config.Forward {
+	for i, w := range file.Forwards {
+		if o, err := w.Resolve(); err == nil && r.Same(o) {
+			return &file.Forwards[i]
+		}
+	}
 	return nil
 }
 
@@ -170,25 +183,25 @@ func sayForward(w io.Writer, st forward.Status) {
 }
 
 // inFlags says the flag in place of a forward's key in the file.
-func inFlags(err error) error {
+func inFlags(cmd *cobra.Command, err error) error {
 	var f *config.FieldError
 	if !errors.As(err, &f) {
 		return err
 	}
 	name, _, _ := strings.Cut(f.Field, ".")
-	switch name {
-	case "listen", "connect":
-		name = strings.ToUpper(name)
-	case "allow":
+	switch {
+	case cmd.Flags().Lookup(name) != nil: // those of preset add include listen and connect
+		name = "--" + name
+	case name == "allow":
 		name = "--allow-user"
 	default:
-		name = "--" + name
+		name = strings.ToUpper(name)
 	}
 	out := fmt.Errorf("%s: %w", name, f.Err)
 	if hint := report.HintOf(f.Err); hint != "" {
 		return report.Hint(out, "%s", hint)
 	}
-	return report.Hint(out, "drvsock forward --help")
+	return report.Hint(out, "%s --help", cmd.CommandPath())
 }
 
 // A listed is a forward as `forward list` shows it.
@@ -331,6 +344,8 @@ func removeForward(ctx context.Context, s Streams, name string, save bool) error
 		if st, lerr := listForwards(ctx); lerr == nil && !has(st, name) {
 			return nil
 		}
+	case noDaemon(err) && save: // it was looked for in the file too
+		return report.Hint(fmt.Errorf("no forward is named %q", name), "drvsock forward list")
 	case noDaemon(err) && saved:
 		return report.Hint(fmt.Errorf("no daemon keeps %s up", name), "drvsock forward rm --save %s takes it out of config.toml", name)
 	}

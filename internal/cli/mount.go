@@ -62,7 +62,7 @@ it takes fusermount3 and is open to that user alone.`,
 				return usageError{errors.New("--verbose is for --foreground; the daemon has a log")}
 			}
 			f.Dir = strings.ReplaceAll(dir, "$", "$$")
-			return addMount(cmd.Context(), s, f.Mount, f.save)
+			return addMount(cmd, s, f.Mount, f.save)
 		},
 	}
 	agentFlags(cmd, &f.agent)
@@ -80,10 +80,11 @@ it takes fusermount3 and is open to that user alone.`,
 }
 
 // addMount has the daemon lay the view, and the file if it shall be saved.
-func addMount(ctx context.Context, s Streams, m config.Mount, save bool) error {
+func addMount(cmd *cobra.Command, s Streams, m config.Mount, save bool) error {
+	ctx := cmd.Context()
 	r, err := m.Resolve()
 	if err != nil {
-		report.Error(s.Err, inFlags(err))
+		report.Error(s.Err, inFlags(cmd, err))
 		return exit{exitUsage}
 	}
 	path := config.Path()

@@ -67,13 +67,9 @@ it back.`,
 			if name == "" {
 				name = p.Name
 			}
-			// The name first: what listens already may be this very preset.
 			list, err := listForwards(cmd.Context())
 			if err != nil {
 				return err
-			}
-			if has(list, name) {
-				return nameTaken(name)
 			}
 			place, err := presetPlace()
 			if err != nil {
@@ -90,7 +86,13 @@ it back.`,
 				return err
 			}
 			f.Name, f.Agent = name, agent
-			if err := addForward(cmd.Context(), s, f, save); err != nil {
+			// What listens there already may be this very preset.
+			if !has(list, name) {
+				if err := p.Free(cmd.Context(), f); err != nil {
+					return err
+				}
+			}
+			if err := addForward(cmd, s, f, save); err != nil {
 				return err
 			}
 			if len(f.Env) > 0 {

@@ -101,7 +101,11 @@ func (d *document) index() {
 		if pe.Highlight != nil {
 			from = int(p.Range(pe.Highlight).Offset)
 		}
-		d.fault(from, max(1, len(pe.Highlight)), errors.New(pe.Message))
+		err := errors.New(pe.Message)
+		if strings.Contains(pe.Message, "escape") {
+			err = report.Hint(err, "%s", hintQuotes)
+		}
+		d.fault(from, max(1, len(pe.Highlight)), err)
 	} else if err != nil {
 		d.fault(len(d.text), 1, err)
 	}
@@ -262,10 +266,16 @@ func (d *document) offset(row, col int) int {
 	return min(i+max(col, 1)-1, len(d.text))
 }
 
+// hintQuotes is for names of Windows in quotes in which \t is a tab.
+const hintQuotes = `in single quotes backslashes are what they are: 'C:\x.sock'`
+
 // wrong notes a fault at a key, or at the nearest table above it.
 func (d *document) wrong(key string, err error) {
 	for k := key; ; {
 		if s, ok := d.at[k]; ok {
+			if text := d.text[s.from:s.to]; report.HintOf(err) == "" && bytes.HasPrefix(text, []byte(`"`)) && bytes.Contains(text, []byte(`\`)) {
+				err = report.Hint(err, "%s", hintQuotes)
+			}
 			d.fault(s.from, s.to-s.from, err)
 			return
 		}

@@ -132,8 +132,15 @@ func (d *document) names(f *File) {
 
 // resolve checks each forward as the engine will.
 func (d *document) resolve(f *File) {
+	var fine []Resolved
 	for i, w := range f.Forwards {
-		if _, err := w.Resolve(); err != nil {
+		r, err := w.Resolve()
+		switch j := slices.IndexFunc(fine, r.Listens); {
+		case err == nil && j >= 0:
+			d.wrong(key("forward", i, "listen"), fmt.Errorf("forward %s listens there too", fine[j].Name))
+		case err == nil:
+			fine = append(fine, r)
+		default:
 			var fe *FieldError
 			if errors.As(err, &fe) {
 				d.wrong(key("forward", i, fe.Field), fe.Err)

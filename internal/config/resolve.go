@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os/user"
 	"slices"
 	"strconv"
@@ -292,6 +293,24 @@ func DefaultName(n endpoint.Name, taken func(string) bool) string {
 		name = s + "-" + strconv.Itoa(i)
 	}
 	return name
+}
+
+// Listens tells whether two forwards listen at one endpoint, so that only one of
+// them can. Port 0 is another one each time.
+func (r Resolved) Listens(o Resolved) bool {
+	if r.From.Network == wire.NetTCP && strings.HasSuffix(r.From.Path, ":0") {
+		return false
+	}
+	return r.From == o.From && (r.From.Side == endpoint.Guest || r.Agent == o.Agent)
+}
+
+// Same tells whether two forwards are the same, also for shells. One without a
+// name may have any.
+func (r Resolved) Same(o Resolved) bool {
+	if r.Name == "" {
+		r.Name = o.Name
+	}
+	return r.Equal(o) && maps.Equal(r.Env, o.Env)
 }
 
 // Equal tells whether two forwards are the same in all that their engine does:

@@ -277,7 +277,10 @@ func TestForwards(t *testing.T) {
 	if err != nil || len(r.Forwards) != 1 || r.Forwards[0].Name == "" || r.Forwards[0].State != "listening" {
 		t.Fatalf("%+v, %v", r, err)
 	}
-	w.Name = r.Forwards[0].Name
+	if again, err := c.Do(t.Context(), control.Request{Op: control.OpForwardAdd, Forward: &w}); err != nil || len(again.Forwards) != 1 || again.Forwards[0].Name != r.Forwards[0].Name {
+		t.Errorf("the same once more: %+v, %v", again, err)
+	}
+	w.Name, w.Connect = r.Forwards[0].Name, `C:\y.sock`
 	if _, err := c.Do(t.Context(), control.Request{Op: control.OpForwardAdd, Forward: &w}); err == nil || !strings.Contains(err.Error(), "is there already") {
 		t.Errorf("a second one of that name: %v", err)
 	}

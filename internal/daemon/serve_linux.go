@@ -217,12 +217,25 @@ func (d *daemon) addForward(r *control.Request) (*control.Response, error) {
 	m.know(r.Exe)
 	d.edit.Lock()
 	defer d.edit.Unlock()
+	res, err := f.Resolve()
+	if err != nil {
+		return nil, err
+	}
+	// Who says it twice, as a startup file does, has it once. And where one of ours
+	// listens is not found out by connecting, which would be a client of it.
+	for _, o := range d.all() {
+		switch st, same := o.set.Like(res); {
+		case st == nil:
+		case same && st.State == forward.Failed && st.LastError != nil:
+			return nil, report.Hint(fmt.Errorf("the forward %s is there already, and has failed: %s", st.Name, st.LastError.Text), "drvsock forward rm %s", st.Name)
+		case same:
+			return &control.Response{Forwards: []forward.Status{*st}}, nil
+		case f.Name != st.Name:
+			return nil, report.Hint(fmt.Errorf("the forward %s listens on %s already, for %s", st.Name, st.Listen, st.Connect), "drvsock forward rm %s", st.Name)
+		}
+	}
 	taken := func(name string) bool { return d.holder(name) != nil }
 	if f.Name == "" {
-		res, err := f.Resolve()
-		if err != nil {
-			return nil, err
-		}
 		f.Name = config.DefaultName(res.From, taken)
 	}
 	if taken(f.Name) {

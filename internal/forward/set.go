@@ -69,6 +69,25 @@ func (s *Set) Add(f config.Forward) error {
 	return nil
 }
 
+// Like finds the forward that is the same as r, or else one that listens where r
+// would. The status is nil if there is neither.
+func (s *Set) Like(r config.Resolved) (st *Status, same bool) {
+	for _, f := range s.list() {
+		f.mu.Lock()
+		cfg := f.cfg
+		cfg.Env = f.env
+		f.mu.Unlock()
+		if same = r.Same(cfg); same || st == nil && r.Listens(cfg) {
+			now := f.status()
+			st = &now
+		}
+		if same {
+			break
+		}
+	}
+	return st, same
+}
+
 // Remove ends a forward's listener; connections that are open go on.
 func (s *Set) Remove(name string) error {
 	s.edit.Lock()

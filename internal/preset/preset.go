@@ -119,10 +119,7 @@ func (p Preset) Forward(ctx context.Context, at Place, listen, connect string) (
 		// A message pipe is one of Listen's forms.
 		f.Message = false
 	}
-	if p.Dir != "" {
-		err = free(ctx, f.Listen)
-	}
-	return f, err
+	return f, nil
 }
 
 // fill puts the machine's folders into a preset's name. A `$` in them is no
@@ -174,9 +171,13 @@ func gpgDir(ctx context.Context, name string) (string, error) {
 	return strings.ReplaceAll(path, "$", "$$"), nil
 }
 
-// free checks that GnuPG's own agent of this system doesn't listen where the
-// forward will: gpg starts it, and it would come back.
-func free(ctx context.Context, path string) error {
+// Free checks that GnuPG's own agent of this system doesn't listen where the
+// forward f of p will: gpg starts it, and it would come back.
+func (p Preset) Free(ctx context.Context, f config.Forward) error {
+	if p.Dir == "" {
+		return nil
+	}
+	path := f.Listen
 	var d net.Dialer
 	ctx, cancel := context.WithTimeout(ctx, time.Second)
 	defer cancel()

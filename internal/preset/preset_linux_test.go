@@ -126,7 +126,11 @@ func TestGPG(t *testing.T) {
 		defer os.RemoveAll(dir)
 		path := filepath.Join(dir, "S.gpg-agent")
 		fakeGPG(t, "echo "+path)
-		if _, err := p.Forward(context.Background(), Place{}, "", ""); err != nil {
+		f, err := p.Forward(context.Background(), Place{}, "", "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := p.Free(context.Background(), f); err != nil {
 			t.Errorf("free: %v", err)
 		}
 		l, err := net.Listen("unix", path)
@@ -134,7 +138,7 @@ func TestGPG(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer l.Close()
-		if _, err = p.Forward(context.Background(), Place{}, "", ""); err == nil || !strings.Contains(report.HintOf(err), "gpgconf --kill gpg-agent") {
+		if err = p.Free(context.Background(), f); err == nil || !strings.Contains(report.HintOf(err), "gpgconf --kill gpg-agent") {
 			t.Errorf("taken: %v", err)
 		}
 	})
