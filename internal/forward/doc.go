@@ -42,6 +42,9 @@ const (
 	// backlog is what host listeners ask for; the host's system caps it.
 	backlog = 128
 
+	// closePatience bounds the wait for the agent's closing of a listener.
+	closePatience = 2 * time.Second
+
 	retryFirst = time.Second // pause before a listener is tried again
 	retryMost  = time.Minute
 )

@@ -176,10 +176,16 @@ func (f *forward) listenGuest() (func() (error, bool), error) {
 	}
 	f.setAddress(l.Addr())
 	return func() (error, bool) {
-		closer := context.AfterFunc(f.ctx, func() { _ = l.Close() })
+		closed := make(chan struct{})
+		closer := context.AfterFunc(f.ctx, func() {
+			defer close(closed)
+			_ = l.Close()
+		})
 		err := f.accept(l)
 		if closer() {
 			_ = l.Close()
+		} else {
+			<-closed // accept may be back before, and who removes the forward waits for it to be gone
 		}
 		return err, false
 	}, nil
@@ -292,7 +298,7 @@ func (f *forward) listenHost() (func() (error, bool), error) {
 		select {
 		case <-handle.Done():
 		case <-f.ctx.Done():
-			handle.Reset(errno.Errorf(errno.ECANCELED, errno.LayerGuest, "the forward is removed"))
+			takeBack(handle)
 			return nil, false
 		}
 		select {
@@ -302,6 +308,20 @@ func (f *forward) listenHost() (func() (error, bool), error) {
 			return errno.Errorf(errno.EIO, errno.LayerAgent, "the listener was ended"), false
 		}
 	}, nil
+}
+
+// takeBack has the agent close a listener, and waits until it has: from then on
+// others can have the place. Its own end of the stream says so; Close would have
+// its link answer in its stead.
+func takeBack(handle *link.Stream) {
+	_ = handle.CloseWrite()
+	t := time.NewTimer(closePatience)
+	defer t.Stop()
+	select {
+	case <-handle.Done():
+	case <-t.C:
+		handle.Reset(errno.Errorf(errno.ECANCELED, errno.LayerGuest, "the forward is removed"))
+	}
 }
 
 // bind makes the host's socket. A name that is in use may be that of a listener

@@ -129,10 +129,15 @@ func (s *Set) Apply(fs []config.Forward) []error {
 			want[r.Name] = r
 		}
 	}
+	var gone []*forward
 	for _, f := range s.list() {
 		if r, ok := want[f.cfg.Name]; (!ok && f.applied) || (ok && !r.Equal(f.cfg) && r.To != (endpoint.Name{})) {
-			s.drop(f)
+			f.stop() // all at once: each may wait for the agent
+			gone = append(gone, f)
 		}
+	}
+	for _, f := range gone {
+		s.drop(f)
 	}
 	var started []*forward
 	for _, name := range order {
