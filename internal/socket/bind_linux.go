@@ -25,12 +25,14 @@ func (b *binding) listen() (Listener, error) {
 	if !errors.Is(err, unix.EADDRINUSE) {
 		return l, err
 	}
-	in := b.occupant()
-	if !in.stale || !b.options.Replace {
+	switch in := b.occupant(); {
+	case in.gone: // in the meantime
+	case !in.stale || !b.options.Replace:
 		return nil, taken(b.path, in)
-	}
-	if err := remove(b.folder, b.base, in.id); err != nil {
-		return nil, err
+	default:
+		if err := remove(b.folder, b.base, in.id); err != nil {
+			return nil, err
+		}
 	}
 	if l, err = b.attempt(); errors.Is(err, unix.EADDRINUSE) {
 		return nil, taken(b.path, b.occupant())
@@ -130,6 +132,7 @@ func (b *binding) fits(st *unix.Stat_t) bool {
 // An occupant is what has a name that is wanted.
 type occupant struct {
 	stale bool // a socket of ours on which nobody listens
+	gone  bool // there is none
 	id    afunix.Identity
 	why   string
 }
@@ -142,7 +145,7 @@ func taken(name string, in occupant) error {
 func (b *binding) occupant() occupant {
 	target, err := unix.Openat(b.folder, b.base, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 	if err != nil {
-		return occupant{why: err.Error()}
+		return occupant{gone: err == unix.ENOENT, why: err.Error()}
 	}
 	defer unix.Close(target)
 	id, err := afunix.IdentifyFile(target)
@@ -155,6 +158,13 @@ func (b *binding) occupant() occupant {
 	}
 	in := livesAt(afunix.MagicLink(target))
 	in.id = id
+	if in.stale {
+		// Its program may be about to listen. Where that can't be found out, as in
+		// another network namespace, it is stale.
+		if bound, err := diagBound(&st); err == nil && bound {
+			in.stale, in.why = false, "a program's socket is bound to it, though it doesn't listen yet"
+		}
+	}
 	if in.stale && int(st.Uid) != os.Geteuid() && int(st.Uid) != b.options.UID {
 		in.stale = false
 		in.why = fmt.Sprintf("it belongs to uid %d, though nobody listens there", st.Uid)

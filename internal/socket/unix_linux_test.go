@@ -295,6 +295,21 @@ func TestStale(t *testing.T) {
 	check(t, err)
 	defer unix.Close(fd)
 	check(t, unix.Bind(fd, &unix.SockaddrUnix{Name: dir + "/dgram"}))
+	bound, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	check(t, err)
+	defer unix.Close(bound)
+	check(t, unix.Bind(bound, &unix.SockaddrUnix{Name: dir + "/bound"}))
+	// An accepted socket has its listener's name, and outlives it.
+	was, err := net.ListenUnix("unix", &net.UnixAddr{Name: dir + "/was"})
+	check(t, err)
+	was.SetUnlinkOnClose(false)
+	client, err := net.Dial("unix", dir+"/was")
+	check(t, err)
+	defer client.Close()
+	accepted, err := was.Accept()
+	check(t, err)
+	defer accepted.Close()
+	check(t, was.Close())
 	check(t, os.Chmod(dir, 0o777))
 	live, end := running(t, child(t, nobody, "listen", dir+"/live"))
 	if live != "<nil>" {
@@ -315,6 +330,8 @@ func TestStale(t *testing.T) {
 		{"dir", Options{UID: -1, GID: -1, Replace: true}, errno.EADDRINUSE, []string{"no socket"}},
 		{"link", Options{UID: -1, GID: -1, Replace: true}, errno.EADDRINUSE, []string{"no socket"}},
 		{"dgram", Options{UID: -1, GID: -1, Replace: true}, errno.EADDRINUSE, []string{"another type"}},
+		{"bound", Options{UID: -1, GID: -1, Replace: true}, errno.EADDRINUSE, []string{"is bound to it"}},
+		{"was", Options{UID: -1, GID: -1, Replace: true}, 0, nil},
 		{"live", Options{UID: -1, GID: -1, Replace: true}, errno.EADDRINUSE, []string{"socket.test, process ", "of uid 65534, listens there"}},
 		{"new", Options{UID: -1, GID: -1, Replace: true}, 0, nil},
 		{"no/folder", Options{UID: -1, GID: -1, Replace: true}, errno.ENOENT, nil},
