@@ -57,7 +57,7 @@ was last needed.`,
 // agentFlags adds the flags that say how an agent is reached.
 func agentFlags(cmd *cobra.Command, a *config.Agent) {
 	f := cmd.Flags()
-	f.StringVar(&a.Link, "link", "", "command whose stdin and stdout are the link to the agent, run by sh (default: drvsock.exe agent)")
+	f.StringVar(&a.Link, "link", "", "`CMD` whose stdin and stdout are the link to the agent, run by sh (default: drvsock.exe agent)")
 	f.StringArrayVar(&a.Drive, "drive", nil, "`L=VIEW`: drive L is seen at the folder VIEW (default: from the mount table)")
 	f.StringArrayVar(&a.Embed, "embed", nil, "`L=DIR[:VIEW]`: play a host on this machine whose drive L is DIR, seen at VIEW")
 }

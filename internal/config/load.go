@@ -158,9 +158,7 @@ func (d *document) resolve(f *File) {
 		if prefix != "" {
 			a = f.Agents[strings.TrimSuffix(strings.TrimPrefix(prefix, "agent."), ".")]
 		}
-		if a.Link != "" && len(a.Embed) > 0 {
-			d.wrong(prefix+"embed", errors.New("link and embed exclude each other: embed is a link of its own"))
-		}
+		d.agent(prefix, a)
 	}
 }
 

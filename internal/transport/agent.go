@@ -71,8 +71,9 @@ func NewPlan(a config.Agent) (Plan, error) {
 	return p, nil
 }
 
-// Absolute is a with the folders of --embed and --drive made absolute, for
-// another process, which has another working folder.
+// Absolute is a with the folders of --embed and --drive made absolute, and the
+// program of --link if that is a relative path, for another process, which has
+// another working folder.
 func Absolute(a config.Agent) (config.Agent, error) {
 	absolute := func(flag string, list []string) ([]string, error) {
 		var out []string
@@ -95,11 +96,26 @@ func Absolute(a config.Agent) (config.Agent, error) {
 		return out, nil
 	}
 	var err error
+	if word := config.RelativeProgram(a.Link); word != "" {
+		abs, err := filepath.Abs(word)
+		if err != nil {
+			return a, err
+		}
+		if strings.ContainsFunc(abs, func(r rune) bool { return !isPlain(r) }) {
+			abs = "'" + strings.ReplaceAll(abs, "'", `'\''`) + "'"
+		}
+		a.Link = strings.Replace(a.Link, word, abs, 1)
+	}
 	if a.Embed, err = absolute("--embed", a.Embed); err != nil {
 		return a, err
 	}
 	a.Drive, err = absolute("--drive", a.Drive)
 	return a, err
+}
+
+// isPlain tells of characters that mean themselves to a shell.
+func isPlain(r rune) bool {
+	return r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("/._-+,@%:", r)
 }
 
 // SplitDrive reads "C=DIR", the value of flag. The error may carry a hint.

@@ -2,6 +2,7 @@ package transport
 
 import (
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -45,6 +46,42 @@ func TestPlan(t *testing.T) {
 		}
 		if d := cmp.Diff(c.want, got); d != "" {
 			t.Errorf("%+v: want (-), got (+):\n%s", c.agent, d)
+		}
+	}
+}
+
+// TestAbsoluteLink: a program that is named by a relative path is the same one
+// from any folder, and nothing else of the command line changes.
+func TestAbsoluteLink(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "it's here")
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	script := []byte("#!/bin/sh\necho \"$*\"\n")
+	if err := os.WriteFile(filepath.Join(dir, "say"), script, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	for link, want := range map[string]string{
+		"./say a ./b": "a ./b\n", " ./../*/say;echo x": "\nx\n", "X=/y; ./say": "\n", "echo ./say": "./say\n", "'./say' x": "x\n", "cd / && echo /": "/\n",
+	} {
+		t.Chdir(dir)
+		native, err := exec.Command("/bin/sh", "-c", link).Output()
+		if err != nil || string(native) != want {
+			t.Fatalf("%q says %q, %v", link, native, err)
+		}
+		a, err := Absolute(config.Agent{Link: link})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if config.RelativeProgram(link) == "" {
+			if a.Link != link {
+				t.Errorf("%q became %q", link, a.Link)
+			}
+			continue
+		}
+		t.Chdir("/")
+		if got, err := exec.Command("/bin/sh", "-c", a.Link).Output(); err != nil || string(got) != want {
+			t.Errorf("%q, for %q, says %q, %v", a.Link, link, got, err)
 		}
 	}
 }
