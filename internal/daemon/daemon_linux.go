@@ -166,7 +166,7 @@ func (d *daemon) run() error {
 	}
 	c := &reachable{d: d, lock: lock, failed: make(chan error, 1)}
 	c.serve(ln)
-	d.log.Info("daemon runs", "pid", os.Getpid(), "socket", d.cfg.Folder.Socket())
+	d.log.Info("daemon runs", "pid", os.Getpid(), "socket", d.socket())
 	d.cfg.Ready()
 	d.manager.ready(d.words())
 	d.pokeAll()

@@ -75,10 +75,19 @@ func (d *daemon) call(ctx context.Context, c *control.Call) {
 	_ = c.Answer(resp) // who asked may be gone
 }
 
+// socket is the path of the control socket: a service manager's may lie elsewhere
+// than its clients' variables say.
+func (d *daemon) socket() string {
+	if d.cfg.Listener != nil {
+		return d.cfg.Listener.Addr().String()
+	}
+	return d.cfg.Folder.Socket()
+}
+
 func (d *daemon) status() *control.Status {
 	s := &control.Status{
 		Daemon: control.DaemonStatus{
-			PID: os.Getpid(), Build: build.Version(), Started: d.started, Socket: d.cfg.Folder.Socket(),
+			PID: os.Getpid(), Build: build.Version(), Started: d.started, Socket: d.socket(),
 			Config: d.cfg.File,
 		},
 		// In JSON an empty list is no null.

@@ -139,8 +139,12 @@ func TestActivation(t *testing.T) {
 	if err := os.Mkdir(filepath.Dir(s.socket()), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	ln, err := net.ListenUnix("unix", &net.UnixAddr{Name: s.socket()})
+	managers := filepath.Join(filepath.Dir(s.socket()), "manager.sock")
+	ln, err := net.ListenUnix("unix", &net.UnixAddr{Name: managers})
 	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Link(managers, s.socket()); err != nil {
 		t.Fatal(err)
 	}
 	file, err := ln.File()
@@ -157,7 +161,7 @@ func TestActivation(t *testing.T) {
 		t.Fatal(err)
 	}
 	_ = file.Close()
-	if st := s.status(); st.Daemon.PID != cmd.Process.Pid || st.Daemon.Log != "" || !st.Daemon.Stays {
+	if st := s.status(); st.Daemon.PID != cmd.Process.Pid || st.Daemon.Log != "" || !st.Daemon.Stays || st.Daemon.Socket != managers {
 		t.Errorf("status %+v, want process %d", st.Daemon, cmd.Process.Pid)
 	}
 	// The variables were for the daemon alone, and its agent has no copy.

@@ -13,11 +13,12 @@ func TestUnits(t *testing.T) {
 	if _, err := exec.LookPath("systemd-analyze"); err != nil {
 		t.Skip(err)
 	}
-	dir, home := t.TempDir(), t.TempDir()
-	program := filepath.Join(home, ".local/bin/drvsock")
-	if err := os.MkdirAll(filepath.Dir(program), 0o700); err != nil {
-		t.Fatal(err)
+	const installed = "/usr/local/bin/drvsock"
+	if readme, err := os.ReadFile("../../README.md"); err != nil || !strings.Contains(string(readme), " "+installed+"\n") {
+		t.Errorf("the readme puts the program elsewhere than %s (%v)", installed, err)
 	}
+	dir := t.TempDir()
+	program := filepath.Join(dir, "drvsock")
 	if err := os.WriteFile(program, []byte("#!/bin/sh\n"), 0o700); err != nil {
 		t.Fatal(err)
 	}
@@ -28,8 +29,10 @@ func TestUnits(t *testing.T) {
 			t.Fatal(err)
 		}
 		file := filepath.Join(dir, name)
-		// %h is the home folder of the passwd, not of the test.
-		if err := os.WriteFile(file, []byte(strings.ReplaceAll(string(text), "%h", home)), 0o600); err != nil {
+		if strings.Contains(string(text), "ExecStart=") && !strings.Contains(string(text), "ExecStart="+installed+" ") {
+			t.Errorf("%s starts another program than %s", name, installed)
+		}
+		if err := os.WriteFile(file, []byte(strings.ReplaceAll(string(text), installed, program)), 0o600); err != nil {
 			t.Fatal(err)
 		}
 		args = append(args, file)
