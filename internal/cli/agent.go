@@ -1,8 +1,10 @@
 package cli
 
 import (
+	"errors"
 	"fmt"
 	"log/slog"
+	"os"
 
 	"github.com/spf13/cobra"
 
@@ -40,6 +42,9 @@ names the folders that play them.`,
 					return usageError{fmt.Errorf("--drive %q: drive %c has a folder already", d, letter)}
 				}
 				cfg.Drives[letter] = dir
+			}
+			if terminal(os.Stdin) {
+				return report.Hint(errors.New("stdin is a terminal, where the other side of the link should be"), "drvsock run, forward and up start the agent by themselves")
 			}
 			stop, release := agent.StopOnSignal()
 			defer release()

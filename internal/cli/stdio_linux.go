@@ -26,6 +26,12 @@ func stdio() (in, out *os.File, err error) {
 	return in, out, nil
 }
 
+// terminal tells whether a person may sit at f.
+func terminal(f *os.File) bool {
+	_, err := unix.IoctlGetTermios(int(f.Fd()), unix.TCGETS)
+	return err == nil
+}
+
 func taken(f, null *os.File) (*os.File, error) {
 	std := int(f.Fd())
 	fd, err := unix.FcntlInt(uintptr(std), unix.F_DUPFD_CLOEXEC, 3)
