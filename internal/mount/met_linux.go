@@ -20,9 +20,6 @@ import (
 )
 
 const (
-	// offerFor is how long a connection of the host waits for the program that
-	// asked for it: its connect is on the way, unless it was interrupted.
-	offerFor = 5 * time.Second
 	// idleAfter is how long we listen on a host's socket that nobody connects to.
 	idleAfter = time.Minute
 	// askFor bounds a question about a file.
@@ -45,13 +42,6 @@ type met struct {
 	offers map[int][]*offer // by process
 	looked wire.Caller      // who looked last without our knowing what for
 	closed bool
-}
-
-// An offer is a connection that the agent has made already.
-type offer struct {
-	tid    int
-	stream *link.Stream
-	timer  *time.Timer
 }
 
 // meet prepares for a connect to n, a socket that was found as name in dir. Its
@@ -87,7 +77,7 @@ func (v *view) meet(cancel <-chan struct{}, in *fuse.InHeader, dir *node, name s
 		return nil
 	}
 	req := wire.Request{Kind: wire.KindConnect, Caller: callerOf(task)}
-	open := v.opts.Host.Open
+	var own *bound // whose socket it is that connects, if it has a name on the host
 	if fd := c.socket(tid); fd >= 0 {
 		defer unix.Close(fd)
 		if !isStream(fd) || !unconnected(fd) {
@@ -97,16 +87,7 @@ func (v *view) meet(cancel <-chan struct{}, in *fuse.InHeader, dir *node, name s
 		req.Nonblock, req.Timeout = nonblock, uint32(limit.Milliseconds())
 		var st unix.Stat_t
 		if unix.Fstat(fd, &st) == nil {
-			if b := v.sockets.of(uint32(st.Ino)); b != nil { // it has a name on the host
-				ctx, cancel := context.WithTimeout(context.Background(), bindFor)
-				handle, err := b.connects(ctx)
-				cancel()
-				if err != nil {
-					return refused(err)
-				}
-				req.From = handle.ID()
-				open = handle.Link().Open
-			}
+			own = v.sockets.of(uint32(st.Ino))
 		}
 	}
 	if m.offered(task.TGID, tid) {
@@ -115,18 +96,19 @@ func (v *view) meet(cancel <-chan struct{}, in *fuse.InHeader, dir *node, name s
 	if req.Path, err = v.hostPath(dir, name); err != nil {
 		return err
 	}
-	ctx, stop := interruptible(cancel)
-	defer stop()
-	s, _, err := open(ctx, req)
-	if err != nil {
-		if ctx.Err() != nil {
-			return unix.EINTR
-		}
+	o := v.ask(tid, req, own)
+	switch answered, err := o.wait(cancel); {
+	case errors.Is(err, errInterrupted):
+		return unix.EINTR
+	case err != nil:
 		v.log.Info("connect refused", "path", string(req.Path), "pid", req.Caller.PID, "program", req.Caller.Program, "err", err)
 		return refused(err)
+	case answered:
+		v.log.Debug("connected", "path", string(req.Path), "pid", req.Caller.PID, "program", req.Caller.Program)
+	default:
+		v.log.Info("connect goes on in the background", "path", string(req.Path), "pid", req.Caller.PID, "program", req.Caller.Program)
 	}
-	v.log.Debug("connected", "path", string(req.Path), "pid", req.Caller.PID, "program", req.Caller.Program)
-	m.offer(task.TGID, tid, s)
+	m.offer(task.TGID, o)
 	return nil
 }
 
@@ -270,65 +252,6 @@ func (n *node) meeting(v *view, name string) (*met, error) {
 	return m, nil
 }
 
-// offered tells if thread tid has been made an offer already.
-func (m *met) offered(pid, tid int) bool {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	for _, o := range m.offers[pid] {
-		if o.tid == tid {
-			return true
-		}
-	}
-	return false
-}
-
-// offer keeps s for the connection of process pid that is to come.
-func (m *met) offer(pid, tid int, s *link.Stream) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if m.closed {
-		s.Reset(errno.Errorf(errno.ECONNABORTED, errno.LayerGuest, "the view is gone"))
-		return
-	}
-	o := &offer{tid: tid, stream: s}
-	o.timer = time.AfterFunc(offerFor, func() {
-		if m.withdraw(pid, o) {
-			s.Reset(errno.Errorf(errno.ECONNABORTED, errno.LayerGuest, "the program did not connect"))
-		}
-	})
-	m.offers[pid] = append(m.offers[pid], o)
-}
-
-// withdraw takes o out, unless somebody has.
-func (m *met) withdraw(pid int, o *offer) bool {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	for i, p := range m.offers[pid] {
-		if p == o {
-			m.offers[pid] = append(m.offers[pid][:i:i], m.offers[pid][i+1:]...)
-			if len(m.offers[pid]) == 0 {
-				delete(m.offers, pid)
-			}
-			o.timer.Stop()
-			return true
-		}
-	}
-	return false
-}
-
-// take returns the oldest offer to a process, or nil.
-func (m *met) take(pid int) *link.Stream {
-	m.mu.Lock()
-	list := m.offers[pid]
-	m.mu.Unlock()
-	for _, o := range list {
-		if m.withdraw(pid, o) {
-			return o.stream
-		}
-	}
-	return nil
-}
-
 // serve accepts until the listener is closed.
 func (m *met) serve() {
 	for pause := time.Millisecond; ; {
@@ -403,7 +326,13 @@ func (m *met) join(c *net.UnixConn, s *link.Stream) {
 		return
 	}
 	if s == nil {
-		s = m.take(int(cred.Pid))
+		if o := m.take(int(cred.Pid)); o != nil {
+			if s, err = o.meet(c); err != nil {
+				m.v.log.Info("connection reset: the host refused it", "pid", cred.Pid, "err", err)
+				reset(c, int(cred.Pid))
+				return
+			}
+		}
 	}
 	if s == nil {
 		caller := wire.Caller{UID: cred.Uid, GID: cred.Gid, PID: uint32(cred.Pid)}
@@ -411,8 +340,8 @@ func (m *met) join(c *net.UnixConn, s *link.Stream) {
 			caller.Program = t.Name
 		}
 		if s, err = m.late(caller); err != nil {
-			m.v.log.Info("connection ended: the host refused it", "pid", cred.Pid, "err", err)
-			_ = c.Close()
+			m.v.log.Info("connection reset: the host refused it", "pid", cred.Pid, "err", err)
+			reset(c, int(cred.Pid))
 			return
 		}
 	}
@@ -478,7 +407,7 @@ func (m *met) stop() {
 	for _, list := range offers {
 		for _, o := range list {
 			o.timer.Stop()
-			o.stream.Reset(errno.Errorf(errno.ECONNABORTED, errno.LayerGuest, "the view is gone"))
+			o.drop("the view is gone")
 		}
 	}
 }

@@ -1,0 +1,205 @@
+package mount
+
+import (
+	"context"
+	"errors"
+	"net"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"drvsock/internal/errno"
+	"drvsock/internal/link"
+	"drvsock/internal/wire"
+)
+
+const (
+	// offerFor is how long a connection of the host waits for the program that
+	// asked for it: its connect is on the way, unless it was interrupted.
+	offerFor = 5 * time.Second
+	// holdFor is how long the lookup of a connect waits for the host. The kernel may
+	// hold the lock of the folder meanwhile, without which nobody can list it or make
+	// a file in it.
+	holdFor = 2 * time.Second
+)
+
+// An offer is a connection that the agent was asked for on behalf of a program
+// whose connect is to follow.
+type offer struct {
+	tid    int
+	timer  *time.Timer
+	cancel context.CancelFunc // of the question
+
+	asked  chan struct{} // closed when there is an answer, the next two
+	stream *link.Stream
+	err    error
+}
+
+// ask asks the agent for a connection. own is the socket that shall be connected,
+// if the host knows it.
+func (v *view) ask(tid int, req wire.Request, own *bound) *offer {
+	ctx, cancel := context.WithCancel(context.Background())
+	o := &offer{tid: tid, cancel: cancel, asked: make(chan struct{})}
+	go func() {
+		defer close(o.asked)
+		defer cancel()
+		open := v.opts.Host.Open
+		if own != nil {
+			ctx, cancel := context.WithTimeout(ctx, bindFor)
+			defer cancel()
+			handle, err := own.connects(ctx)
+			if err != nil {
+				o.err = err
+				return
+			}
+			req.From = handle.ID()
+			open = handle.Link().Open
+		}
+		o.stream, _, o.err = open(ctx, req)
+	}()
+	return o
+}
+
+var errInterrupted = errors.New("interrupted")
+
+// wait waits for the answer, and tells if there is one already that is no error.
+// A caller who is interrupted, which is told by the kernel's INTERRUPT, is not
+// waited for much longer: then the offer is dropped, as it is with an error.
+func (o *offer) wait(interrupt <-chan struct{}) (answered bool, err error) {
+	enough := time.NewTimer(holdFor)
+	defer enough.Stop()
+	var over <-chan time.Time
+	for {
+		select {
+		case <-o.asked:
+			return true, o.err
+		case <-enough.C:
+			return false, nil
+		case <-interrupt:
+			interrupt, over = nil, time.After(patience)
+		case <-over:
+			o.drop("the program was interrupted")
+			return false, errInterrupted
+		}
+	}
+}
+
+// drop ends an offer that nobody takes.
+func (o *offer) drop(why string) {
+	o.cancel()
+	go func() {
+		<-o.asked
+		if o.stream != nil {
+			o.stream.Reset(errno.Errorf(errno.ECONNABORTED, errno.LayerGuest, "%s", why))
+		}
+	}()
+}
+
+// meet waits for the answer on behalf of c, the program's connection. A program
+// that goes without having said anything is not waited for.
+func (o *offer) meet(c *net.UnixConn) (*link.Stream, error) {
+	select {
+	case <-o.asked:
+	default:
+		var watched sync.WaitGroup
+		watched.Go(func() {
+			if hungUp(c) {
+				o.cancel()
+			}
+		})
+		<-o.asked
+		_ = c.SetReadDeadline(time.Unix(1, 0)) // which ends hungUp
+		watched.Wait()
+		_ = c.SetReadDeadline(time.Time{})
+	}
+	return o.stream, o.err
+}
+
+// hungUp waits until c's program has said something, in which case it may go, or has
+// gone.
+func hungUp(c *net.UnixConn) bool {
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return false
+	}
+	left := false
+	_ = raw.Read(func(fd uintptr) bool {
+		n, _, err := unix.Recvfrom(int(fd), make([]byte, 1), unix.MSG_PEEK|unix.MSG_DONTWAIT)
+		if err == unix.EAGAIN || err == unix.EINTR {
+			return false
+		}
+		p := []unix.PollFd{{Fd: int32(fd)}}
+		_, perr := unix.Poll(p, 0)
+		left = n <= 0 && perr == nil && p[0].Revents&unix.POLLHUP != 0
+		return true
+	})
+	return left
+}
+
+// reset closes c such that its program, whose process is pid, is told of a failure
+// and not of an end.
+func reset(c *net.UnixConn, pid int) {
+	if e, err := newEnd(c, pid); err == nil {
+		e.Abort()
+		_ = e.Close()
+	}
+}
+
+// offered tells if thread tid has been made an offer already.
+func (m *met) offered(pid, tid int) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, o := range m.offers[pid] {
+		if o.tid == tid {
+			return true
+		}
+	}
+	return false
+}
+
+// offer keeps o for the connection of process pid that is to come.
+func (m *met) offer(pid int, o *offer) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.closed {
+		o.drop("the view is gone")
+		return
+	}
+	o.timer = time.AfterFunc(offerFor, func() {
+		if m.withdraw(pid, o) {
+			o.drop("the program did not connect")
+		}
+	})
+	m.offers[pid] = append(m.offers[pid], o)
+}
+
+// withdraw takes o out, unless somebody has.
+func (m *met) withdraw(pid int, o *offer) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for i, p := range m.offers[pid] {
+		if p == o {
+			m.offers[pid] = append(m.offers[pid][:i:i], m.offers[pid][i+1:]...)
+			if len(m.offers[pid]) == 0 {
+				delete(m.offers, pid)
+			}
+			o.timer.Stop()
+			return true
+		}
+	}
+	return false
+}
+
+// take returns the oldest offer to a process, or nil.
+func (m *met) take(pid int) *offer {
+	m.mu.Lock()
+	list := m.offers[pid]
+	m.mu.Unlock()
+	for _, o := range list {
+		if m.withdraw(pid, o) {
+			return o
+		}
+	}
+	return nil
+}
