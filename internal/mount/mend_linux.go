@@ -23,6 +23,15 @@ func (s *sockets) restore() {
 	defer s.ended.Done()
 	s.mend.Lock()
 	defer s.mend.Unlock()
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	s.ended.Go(func() { // what one socket waits for would add up
+		select {
+		case <-s.quit:
+			cancel()
+		case <-ctx.Done():
+		}
+	})
 	for pause := firstPause; ; pause = min(2*pause, lastPause) {
 		s.mu.Lock()
 		var all []*bound
@@ -35,7 +44,10 @@ func (s *sockets) restore() {
 			if b.healthy() {
 				continue
 			}
-			if err := b.rebind(); err != nil {
+			if ctx.Err() != nil {
+				return
+			}
+			if err := b.rebind(ctx); err != nil {
 				s.v.log.Warn("socket not back yet", "path", string(b.made.Path), "err", err)
 				missing++
 			}
@@ -44,7 +56,7 @@ func (s *sockets) restore() {
 			return
 		}
 		select {
-		case <-s.quit:
+		case <-ctx.Done():
 			return
 		case <-time.After(pause):
 		}
@@ -99,8 +111,8 @@ func (b *bound) again() (wire.Request, error) {
 
 // rebind makes the host's socket anew. A file that an agent left behind when it
 // was killed is replaced, if it is the very one that was made for this socket.
-func (b *bound) rebind() error {
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+func (b *bound) rebind(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
 	v := b.v
 	req, err := b.again()
