@@ -21,7 +21,7 @@ import (
 )
 
 // TestKilledBusy has the process killed in the middle of all that it does, over
-// and over. Whoever uses the view gets an error, and rig.Nobody waits.
+// and over. Whoever uses the view gets an error, and nobody waits.
 func TestKilledBusy(t *testing.T) {
 	for name, acc := range map[string]struct {
 		uid    uint32
@@ -101,7 +101,7 @@ func killBusy(t *testing.T, uid uint32) {
 			}
 		}
 	})
-	time.Sleep(time.Duration(50+rand.IntN(100)) * time.Millisecond) // a moment that rig.Nobody chose
+	time.Sleep(time.Duration(50+rand.IntN(100)) * time.Millisecond) // a moment that nobody chose
 	_ = bounded(t, f.view, func() error { m.Kill(); return nil })
 	over.Store(true)
 	_ = bounded(t, f.view, func() error { wg.Wait(); return nil })
