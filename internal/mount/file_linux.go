@@ -1,6 +1,7 @@
 package mount
 
 import (
+	"os"
 	"sync"
 	"time"
 
@@ -11,8 +12,14 @@ import (
 // A handle is an open file.
 type handle struct {
 	fd     int
+	tail   int // the same file for appending, -1 without
 	node   *node
 	passed bool // counted in node.backing as passed through
+	// appends says that we find out where the end is, for who can do nothing else
+	// than append. The kernel knows only where it was up to a second ago: what the
+	// host has appended since would be written over. Its pages must not hold what is
+	// written then, as they would have it in the wrong place.
+	appends bool
 }
 
 func (v *view) handle(fh uint64) *handle {
@@ -21,9 +28,8 @@ func (v *view) handle(fh uint64) *handle {
 	return v.handles[fh]
 }
 
-// openFlags are those that the file beneath is opened with. O_APPEND is the
-// kernel's to carry out: with it, pages of a mapping would be written behind the
-// end. O_DIRECT would ask for buffers that we don't have. Both are in force where
+// openFlags are those that the file beneath is opened with. Without O_APPEND, with
+// which pages of a mapping would be written behind the end; see handle.appends. O_DIRECT would ask for buffers that we don't have. Both are in force where
 // the kernel passes a file's bytes through.
 func openFlags(flags uint32) int {
 	const not = unix.O_APPEND | unix.O_DIRECT | unix.O_NOFOLLOW | unix.O_CREAT | unix.O_EXCL | unix.O_TRUNC | unix.O_NONBLOCK | unix.O_NOCTTY
@@ -31,14 +37,20 @@ func openFlags(flags uint32) int {
 }
 
 // opened registers an open file, whose node was grabbed, and answers the kernel.
-func (v *view) opened(fd int, n *node, out *fuse.OpenOut) fuse.Status {
-	h := &handle{fd: fd, node: n}
+func (v *view) opened(fd int, n *node, flags uint32, out *fuse.OpenOut) fuse.Status {
+	h := &handle{fd: fd, tail: -1, node: n}
 	if id, ok := n.backing.open(v, fd); ok {
 		h.passed = true
 		out.BackingID = id
 		out.OpenFlags |= fuse.FOPEN_PASSTHROUGH
-	} else if n.unchanged(fd) {
-		out.OpenFlags |= fuse.FOPEN_KEEP_CACHE
+	} else {
+		if n.unchanged(fd) {
+			out.OpenFlags |= fuse.FOPEN_KEEP_CACHE
+		}
+		if h.appends = flags&(unix.O_APPEND|unix.O_ACCMODE) == unix.O_APPEND|unix.O_WRONLY; h.appends {
+			out.OpenFlags |= fuse.FOPEN_DIRECT_IO
+			h.tail = tailOf(fd, flags)
+		}
 	}
 	v.mu.Lock()
 	v.lastFH++
@@ -46,6 +58,60 @@ func (v *view) opened(fd int, n *node, out *fuse.OpenOut) fuse.Status {
 	v.handles[out.Fh] = h
 	v.mu.Unlock()
 	return fuse.OK
+}
+
+// tailOf opens the file fd once more, to append to it.
+func tailOf(fd int, flags uint32) int {
+	tail, err := unix.Open(procFD(fd), openFlags(flags)|unix.O_APPEND, 0)
+	if err != nil {
+		return -1 // made without the right to open it again
+	}
+	return tail
+}
+
+func (h *handle) close() {
+	_ = unix.Close(h.fd)
+	if h.tail >= 0 {
+		_ = unix.Close(h.tail)
+	}
+}
+
+// write writes what a program has written, or pages of a mapping that somebody
+// else has of the file.
+func (h *handle) write(in *fuse.WriteIn, b []byte, off int64) (int, error) {
+	switch {
+	case !h.appends || in.Flags&unix.O_APPEND == 0 || in.WriteFlags&fuse.WRITE_CACHE != 0:
+		return unix.Pwrite(h.fd, b, off)
+	}
+	if err := h.unsetID(in.Uid); err != nil {
+		return 0, err
+	}
+	if h.tail >= 0 {
+		return unix.Write(h.tail, b)
+	}
+	return unix.Pwritev2(h.fd, [][]byte{b}, off, unix.RWF_APPEND)
+}
+
+// unsetID takes the set-id bits off a file that is written to by another than
+// root. Where no pages are written the kernel leaves that to the file system, and
+// the one beneath lets root keep them.
+func (h *handle) unsetID(uid uint32) error {
+	if uid == 0 || os.Geteuid() != 0 {
+		return nil
+	}
+	var st unix.Stat_t
+	if err := unix.Fstat(h.fd, &st); err != nil {
+		return err
+	}
+	mode := st.Mode & 0o7777
+	const group = unix.S_ISGID | unix.S_IXGRP
+	if mode&group == group {
+		mode &^= unix.S_ISGID
+	}
+	if mode &^= unix.S_ISUID; mode == st.Mode&0o7777 {
+		return nil
+	}
+	return unix.Fchmod(h.fd, mode)
 }
 
 // A stamp is what changes with a file's content.
@@ -89,7 +155,7 @@ func (v *view) Open(_ <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut) fuse.
 		v.letGo(n)
 		return status(err)
 	}
-	return v.opened(fd, n, out)
+	return v.opened(fd, n, in.Flags, out)
 }
 
 // Create makes a file and opens it. One that somebody made meanwhile is not
@@ -145,7 +211,7 @@ func (v *view) create(in *fuse.CreateIn, out *fuse.CreateOut, base string, fn fu
 	n.plain = true
 	n.mu.Unlock()
 	v.entry(n, &st, &out.EntryOut)
-	return v.opened(fd, n, &out.OpenOut)
+	return v.opened(fd, n, in.Flags, &out.OpenOut)
 }
 
 // Release closes a file.
@@ -156,7 +222,7 @@ func (v *view) Release(_ <-chan struct{}, in *fuse.ReleaseIn) {
 	v.mu.Unlock()
 	if h != nil {
 		h.node.backing.close(v, h.passed)
-		_ = unix.Close(h.fd)
+		h.close()
 		v.letGo(h.node)
 	}
 }
@@ -179,7 +245,7 @@ func (v *view) Writev(_ <-chan struct{}, in *fuse.WriteIn, data [][]byte) (uint3
 	done := int64(0)
 	for _, b := range data {
 		for len(b) > 0 {
-			n, err := unix.Pwrite(h.fd, b, int64(in.Offset)+done)
+			n, err := h.write(in, b, int64(in.Offset)+done)
 			switch {
 			case err == unix.EINTR:
 			case err != nil && done == 0:

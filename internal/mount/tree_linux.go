@@ -423,7 +423,7 @@ func (v *view) release() {
 		}
 	}
 	for _, h := range v.handles {
-		_ = unix.Close(h.fd)
+		h.close()
 	}
 	for _, d := range v.dirs {
 		_ = unix.Close(d.fd)

@@ -12,6 +12,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"drvsock/test/rig"
 )
 
 // TestChangedBeneath has the host move files about that programs use in the view.
@@ -131,6 +133,78 @@ func TestChangedBeneath(t *testing.T) {
 			})
 		}
 	})
+}
+
+// TestAppend has a program in the view and one of the host append to one file in
+// turns, as to a log, while a third reads it in the view.
+func TestAppend(t *testing.T) {
+	for name, uid := range map[string]uint32{"by the kernel": 0, "by the mount": rig.Nobody} {
+		t.Run(name, func(t *testing.T) {
+			f := newFolders(t, uid)
+			err := byThread(uid, func() error { return appends(f.view+"/log", f.beneath+"/log") })
+			if err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+func appends(view, beneath string) error {
+	const flags = unix.O_APPEND | unix.O_CREAT | unix.O_CLOEXEC
+	a, err := unix.Open(view, flags|unix.O_WRONLY, 0o444) // which can be opened once only
+	if err != nil {
+		return err
+	}
+	defer unix.Close(a)
+	if err := os.Chmod(beneath, 0o644); err != nil {
+		return err
+	}
+	b, err := unix.Open(beneath, flags|unix.O_WRONLY, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(b)
+	c, err := unix.Open(view, unix.O_RDWR|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(c)
+	var want []byte
+	for i := range 200 {
+		for fd, who := range map[int]string{a: "view", b: "host"} {
+			line := fmt.Sprintf("%s %d\n", who, i)
+			if _, err := unix.Write(fd, []byte(line)); err != nil {
+				return err
+			}
+			want = append(want, line...)
+		}
+		if i%20 != 0 {
+			continue
+		}
+		// What the program itself has written last, it sees at once.
+		if _, err := unix.Write(a, []byte("!\n")); err != nil {
+			return err
+		}
+		want = append(want, "!\n"...)
+		for _, name := range []string{beneath, view} {
+			if got, err := os.ReadFile(name); err != nil || string(got) != string(want) {
+				return fmt.Errorf("after round %d %s holds %q, %v, want %q", i, name, got, err, want)
+			}
+		}
+	}
+	// Pages of a mapping go where they belong.
+	m, err := unix.Mmap(c, 0, len(want), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+	if err != nil {
+		return err
+	}
+	m[0], want[0] = '#', '#'
+	if err := errors.Join(unix.Msync(m, unix.MS_SYNC), unix.Munmap(m)); err != nil {
+		return err
+	}
+	if got, err := os.ReadFile(beneath); err != nil || string(got) != string(want) {
+		return fmt.Errorf("after a change by mapping: %q, %v, want %q", got, err, want)
+	}
+	return nil
 }
 
 // TestDescriptors shows that the mount doesn't keep a descriptor for each file
