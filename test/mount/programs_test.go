@@ -68,8 +68,14 @@ func credential(uid uint32) *syscall.SysProcAttr {
 // TestGit works on a repository in the view and checks it beneath.
 func TestGit(t *testing.T) {
 	need(t, "git")
-	f := newFolders(t, 0)
-	out := shell(t, 0, `
+	for name, uid := range map[string]uint32{"root": 0, "own": rig.Nobody} {
+		t.Run(name, func(t *testing.T) { git(t, uid) })
+	}
+}
+
+func git(t *testing.T, uid uint32) {
+	f := newFolders(t, uid)
+	out := shell(t, uid, `
 cd "$1"; git init -q origin; cd origin
 for d in a b c; do mkdir $d; for i in $(seq 60); do echo "$d $i" >$d/file$i; done; done
 ln -s a/file1 link; chmod 755 a/file2; git add -A; git commit -qm first
