@@ -38,7 +38,7 @@ func OnDrive(plan transport.Plan, dir string, o *mount.Options) error {
 		return err
 	}
 	if !ok {
-		return report.Hint(fmt.Errorf("%s is on no drive of the host", dir), "say where a drive is seen, as in --drive C=/mnt/c, or drive = [\"C=/mnt/c\"] in config.toml")
+		return report.Hint(fmt.Errorf("%s is on no drive of the host", dir), "say where a drive is seen, as in drive = [\"C=/mnt/c\"] in config.toml, or --foreground --drive C=/mnt/c")
 	}
 	o.HostPath = path
 	var sx unix.Statx_t
