@@ -122,7 +122,7 @@ func (w *walker) walk(start int, path []byte) (*Place, error) {
 			rest = tail
 			continue
 		}
-		fd, err := unix.Openat(w.cur, string(name), unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+		fd, st, err := w.open(name)
 		if err == unix.ENOENT && last {
 			if slash {
 				return nil, unix.ENOENT
@@ -130,11 +130,6 @@ func (w *walker) walk(start int, path []byte) (*Place, error) {
 			return w.place(name, -1, unix.Stat_t{}), nil
 		}
 		if err != nil {
-			return nil, err
-		}
-		var st unix.Stat_t
-		if err := unix.Fstat(fd, &st); err != nil {
-			_ = unix.Close(fd)
 			return nil, err
 		}
 		if st.Mode&unix.S_IFMT == unix.S_IFLNK && (!last || w.follow || slash) {
@@ -169,6 +164,22 @@ func (w *walker) walk(start int, path []byte) (*Place, error) {
 		rest = tail
 	}
 	return nil, unix.ELOOP
+}
+
+// open opens name in the current folder, whatever it is.
+func (w *walker) open(name []byte) (fd int, st unix.Stat_t, err error) {
+	fd, err = unix.Openat(w.cur, string(name), unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return -1, st, err
+	}
+	if err := unix.Fstat(fd, &st); err != nil {
+		_ = unix.Close(fd)
+		if err == unix.ESTALE { // removed since, where the kernel has to ask for attributes
+			err = unix.ENOENT
+		}
+		return -1, st, err
+	}
+	return fd, st, nil
 }
 
 // place hands the current folder and target over.

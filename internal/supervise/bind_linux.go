@@ -3,6 +3,7 @@ package supervise
 import (
 	"bytes"
 	"context"
+	"errors"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -23,16 +24,28 @@ func (s *supervisor) bind(n seccomp.Notif, call seccomp.Call) error {
 		return err
 	}
 	defer t.place.Close()
-	// What is there already, or may not be made, the kernel refuses by itself
-	// before it asks the file system (filename_create, may_create).
-	if t.place.Exists() || t.task.May(t.place.Parent, unix.W_OK|unix.X_OK) != nil {
-		return errNative
-	}
 	c, err := s.socketOf(n, call.FD, errno.EOPNOTSUPP)
+	if errors.Is(err, errNative) {
+		return err
+	}
+	if t.place.Exists() {
+		// Before the kernel looks at the type of socket, or if it may be made there
+		// (unix_bind_bsd, filename_create). It is not asked: the file may be gone by
+		// then, and what it says of a socket on a drive is no answer.
+		if err == nil {
+			_ = unix.Close(c)
+		}
+		return errno.Errorf(errno.EADDRINUSE, errno.LayerGuest, "a file has this name")
+	}
 	if err != nil {
 		return err
 	}
 	defer unix.Close(c)
+	// What may not be made the kernel refuses by itself before it asks the file
+	// system (may_create).
+	if t.task.May(t.place.Parent, unix.W_OK|unix.X_OK) != nil {
+		return errNative
+	}
 	if named(c) {
 		return errno.Errorf(errno.EINVAL, errno.LayerGuest, "the socket has a name already")
 	}

@@ -3,10 +3,13 @@
 package contract
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"math/rand/v2"
 	"net"
 	"os"
+	"path/filepath"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -137,5 +140,61 @@ func TestKillsAtAnyMoment(t *testing.T) {
 				}
 			})
 		}
+	}
+}
+
+// TestNameComesAndGoes binds a name that a host program makes and removes all the
+// time. On one machine there is either a file at the moment of bind or there is none.
+func TestNameComesAndGoes(t *testing.T) { everyWay(t, few, nameComesAndGoes) }
+
+func nameComesAndGoes(t *testing.T, w way) {
+	r := rig.New(t, w.options())
+	x := filepath.Join(r.Host, "x")
+	stop := make(chan struct{})
+	done := make(chan error, 1)
+	go func() {
+		for {
+			select {
+			case <-stop:
+				done <- nil
+				return
+			default:
+			}
+			f, err := os.OpenFile(x, os.O_CREATE|os.O_EXCL, 0o600)
+			if err == nil {
+				f.Close()
+				err = os.Remove(x)
+			}
+			if err != nil && !errors.Is(err, fs.ErrExist) {
+				done <- err
+				return
+			}
+		}
+	}()
+	start := w.open(r)
+	p := rig.StartProbe(t, start(rig.ProbeProgram(t)))
+	got := map[string]int{}
+	for range 400 {
+		p.Want("ok", "socket 5 stream")
+		a := p.Do("bind 5 x")
+		got[a]++
+		p.Want("ok", "close 5")
+		if a == "ok" {
+			p.Want("ok", "unlink x")
+		}
+	}
+	close(stop)
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+	p.End()
+	for a := range got {
+		if a != "ok" && a != "EADDRINUSE" {
+			t.Errorf("bind: %v, want ok and EADDRINUSE only", got)
+			break
+		}
+	}
+	if len(got) < 2 {
+		t.Errorf("bind: %v, so the name did not come and go", got)
 	}
 }
