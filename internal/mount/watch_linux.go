@@ -327,7 +327,7 @@ func (s *sockets) remove(b *bound) {
 		b.mu.Lock()
 		handle, dir := b.handle, b.dir
 		b.mu.Unlock()
-		_ = handle.Close()
+		_ = handle.CloseWrite() // the agent ends it too; Close would have its link do so at once
 		s.v.drop(b.node, 1)
 		s.v.drop(dir, 1)
 		s.v.log.Debug("closed", "path", string(b.made.Path))
@@ -339,6 +339,7 @@ func (s *sockets) remove(b *bound) {
 		case <-handle.Done():
 		case <-t.C:
 		}
+		_ = handle.Close()
 	}()
 }
 

@@ -197,11 +197,7 @@ func (t *sockets) remove(sock *socket) {
 	t.leaving++
 	t.mu.Unlock()
 	close(sock.gone)
-	go func() {
-		sock.gate.Close()
-		_ = handle.Close()
-		t.left(handle)
-	}()
+	go t.leave(sock, handle)
 	_ = sock.name.Close()
 	sock.leave()
 	t.log.Debug("closed", "path", sock.path())
@@ -210,11 +206,14 @@ func (t *sockets) remove(sock *socket) {
 // leaveWait bounds how long the agent may take to close a socket.
 const leaveWait = time.Second
 
-// left waits until the agent has closed a socket. If the link ended before, the
-// agent would take the socket for lost with it and remove the file, and which of
-// the two it learns of first would be left to chance.
-func (t *sockets) left(handle *link.Stream) {
+// leave has the agent close a socket, and waits until it has. If the link ended
+// before, the agent would take the socket for lost with it and remove the file, and
+// which of the two it learns of first would be left to chance.
+func (t *sockets) leave(sock *socket, handle *link.Stream) {
+	sock.gate.Close()
+	_ = handle.CloseWrite() // the agent ends it too; Close would have its link do so at once
 	waitFor(handle.Done(), leaveWait)
+	_ = handle.Close()
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.leaving--

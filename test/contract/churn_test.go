@@ -198,3 +198,23 @@ func nameComesAndGoes(t *testing.T, w way) {
 		t.Errorf("bind: %v, so the name did not come and go", got)
 	}
 }
+
+// TestFileStays ends programs that have bound a socket, and with them the run and its
+// agent: the file stays, as on one machine, whichever the agent learns of first.
+func TestFileStays(t *testing.T) {
+	r := newRig(t, 0)
+	gone := 0
+	const rounds = 40
+	for range rounds {
+		p := rig.StartProbe(t, r.Run(rig.ProbeProgram(t)))
+		p.Want("ok", "socket 5 stream")
+		p.Want("ok", "bind 5 x")
+		p.End()
+		if err := os.Remove(filepath.Join(r.Host, "x")); err != nil {
+			gone++
+		}
+	}
+	if gone > 0 {
+		t.Errorf("%d of %d files are gone", gone, rounds)
+	}
+}
