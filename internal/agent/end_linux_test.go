@@ -224,3 +224,33 @@ func TestHandleReset(t *testing.T) {
 		t.Errorf("the file of the closed handle: %v", err)
 	}
 }
+
+// TestHandlesEndBeforeLink has programs close their sockets, and the link end at
+// once behind that: their files stay, as an operating system leaves them.
+func TestHandlesEndBeforeLink(t *testing.T) {
+	noDescriptorLeft(t)
+	dir := folder(t)
+	b := newBench(t, Config{Drives: map[byte]string{'C': dir}})
+	var closed []*link.Stream
+	var want []string
+	for i := range 100 {
+		name := fmt.Sprintf("%02d", i)
+		h := b.bind(name)
+		if i%2 == 0 {
+			closed, want = append(closed, h), append(want, name)
+		}
+	}
+	for _, h := range closed {
+		check(t, h.CloseWrite())
+	}
+	check(t, b.end())
+	var left []string
+	files, err := os.ReadDir(dir)
+	check(t, err)
+	for _, f := range files {
+		left = append(left, f.Name())
+	}
+	if d := cmp.Diff(want, left); d != "" {
+		t.Errorf("files left (-want +got):\n%s", d)
+	}
+}

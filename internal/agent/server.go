@@ -66,17 +66,13 @@ func (s *server) start(l *link.Link) {
 	close(s.ready)
 }
 
-// end undoes what the link's requests made and waits for their goroutines.
+// end waits for the goroutines of the link's requests, which undo what they made:
+// with the link, all streams have ended.
 func (s *server) end(limit time.Duration) {
 	s.cancel()
 	s.mu.Lock()
 	s.ended = true
-	handles := s.handles
-	s.handles = nil
 	s.mu.Unlock()
-	for _, h := range handles {
-		s.discard(h)
-	}
 	done := make(chan struct{})
 	go func() {
 		s.wg.Wait()
@@ -194,22 +190,17 @@ func (s *server) bind(in *link.Incoming) error {
 	// the answer.
 	stream, err := in.Accept(wire.Answer{Address: []byte(address)})
 	if err != nil {
-		if s.forget(h) {
-			s.discard(h) // nobody learnt that the file was made
-		}
+		s.forget(h)
+		s.discard(h) // nobody learnt that the file was made
 		return nil
 	}
 	err = hold(stream)
-	if s.lost(err) {
-		return nil // end discards it
-	}
-	if s.forget(h) {
-		if errors.Is(err, io.EOF) {
-			h.cancel()
-			h.sock.close() // and a program's file stays, as an operating system leaves it
-		} else {
-			s.discard(h) // reset: the guest takes the bind back
-		}
+	s.forget(h)
+	if errors.Is(err, io.EOF) {
+		h.cancel()
+		h.sock.close() // and a program's file stays, as an operating system leaves it
+	} else {
+		s.discard(h) // the guest takes the bind back, or the link is lost
 	}
 	_ = stream.Close()
 	return nil
@@ -242,31 +233,6 @@ func hold(stream *link.Stream) error {
 	return err
 }
 
-// lost reports whether a handle's stream ended since the link did.
-func (s *server) lost(err error) bool {
-	if errors.Is(err, io.EOF) {
-		return false
-	}
-	select {
-	case <-s.link.Done():
-		return true
-	default:
-	}
-	var e *errno.Error
-	if !errors.As(err, &e) || e.Layer != errno.LayerLink {
-		return false
-	}
-	// The streams of a lost link may learn of it before Done does.
-	timer := time.NewTimer(time.Second)
-	defer timer.Stop()
-	select {
-	case <-s.link.Done():
-		return true
-	case <-timer.C:
-		return false
-	}
-}
-
 func (s *server) register(h *handle) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -277,15 +243,11 @@ func (s *server) register(h *handle) bool {
 	return true
 }
 
-// forget takes h out of the table. Whoever gets true owns h.
-func (s *server) forget(h *handle) bool {
+// forget takes h out of the table.
+func (s *server) forget(h *handle) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.handles[h.id] != h {
-		return false
-	}
 	delete(s.handles, h.id)
-	return true
 }
 
 func (s *server) find(id uint32) (*handle, error) {

@@ -147,8 +147,7 @@ func (s *session) handle(in *link.Incoming) {
 }
 
 // errGone takes back what a process had that is gone, or takes it back itself. It
-// is not of errno.LayerLink: the agent would wait to see whether its own link is
-// lost.
+// is not of errno.LayerLink: the agent's link is sound.
 var errGone = errno.Errorf(errno.ECANCELED, errno.LayerGuest, "taken back by the guest")
 
 // hold passes on the end of a handle, whose streams carry nothing, until both are

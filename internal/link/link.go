@@ -34,7 +34,7 @@ const (
 )
 
 // closeGrace bounds what Close and a protocol error wait for the last frames
-// to be written.
+// to be written, and what a failed write waits for the last frames to be read.
 const closeGrace = time.Second
 
 // A Config says how a link behaves. The zero value of a field is its default.
@@ -187,6 +187,20 @@ func (l *Link) shutdown(err error, last []byte) {
 		_ = l.rw.Close() // nothing is left that its error could say
 		l.cfg.Log.Debug("link ended", "role", l.cfg.Role.String(), "reason", err)
 	})
+}
+
+// unwritable ends the link because nothing can be written any more. The other side
+// may have left in good order, and its last words wait to be read: an END that has
+// come counts, so the reader gets the time to meet the end itself.
+func (l *Link) unwritable(err error) {
+	l.out.fail(errno.Errorf(errno.ECONNRESET, errno.LayerLink, "%v", err))
+	t := time.NewTimer(closeGrace)
+	defer t.Stop()
+	select {
+	case <-l.done:
+	case <-t.C:
+		l.lost("write to", err)
+	}
 }
 
 // linkReason is what streams end with when the link ends with err.

@@ -163,9 +163,9 @@ func (o *outbox) writing(write func() error) error {
 	err := write()
 	o.writes.Add(1)
 	if err != nil {
-		// In its own goroutine: ending the link waits for the turn that this
-		// caller has.
-		go o.l.lost("write to", err)
+		// In its own goroutine: the caller has the turn, and maybe a socket to
+		// tell.
+		go o.l.unwritable(err)
 		return linkReason(errno.Errorf(errno.ECONNRESET, errno.LayerLink, "%v", err))
 	}
 	return nil
@@ -353,7 +353,7 @@ func (o *outbox) tryFrameFrom(h wire.Header, from, n int) (bool, error) {
 	case err != nil:
 		o.pass()
 		o.mu.Unlock()
-		go o.l.lost("write to", err) // as in writing
+		go o.l.unwritable(err) // as in writing
 		return true, linkReason(errno.Errorf(errno.ECONNRESET, errno.LayerLink, "%v", err))
 	case len(left) > 0:
 		o.leave(left)
@@ -445,6 +445,9 @@ func (o *outbox) sendPing() {
 func (o *outbox) fail(err *errno.Error) <-chan struct{} {
 	o.mu.Lock()
 	defer o.mu.Unlock()
+	if o.err != nil {
+		return o.idle
+	}
 	o.err = err
 	for _, w := range append(o.small, o.bulk...) {
 		w.turn <- false
