@@ -184,6 +184,9 @@ func (f *front) follow() (int, error) {
 				// continues us both. The news may be old: if the command goes on
 				// already, nobody would.
 				if isStopped(f.child) {
+					f.heed()
+				}
+				if isStopped(f.child) {
 					_ = unix.Kill(os.Getpid(), unix.SIGSTOP)
 				}
 			case e.Ended:
@@ -202,6 +205,32 @@ func (f *front) follow() (int, error) {
 			case s != unix.SIGCONT:
 				return f.giveUp(s.(syscall.Signal)), nil
 			}
+		}
+	}
+}
+
+// heed forwards what was signalled before now. The signal by which the terminal
+// stopped the whole job may still be on its way through the runtime; found after
+// the job was continued in the background, it would look as one for this process
+// alone, and stop the command again.
+func (f *front) heed() {
+	// Pending signals come in the order of their numbers, and this one after those
+	// that are waited for. Without a reader it does nothing.
+	const last = unix.SIGWINCH
+	mark := make(chan os.Signal, 1)
+	signal.Notify(mark, last)
+	defer signal.Stop(mark)
+	_ = unix.Kill(os.Getpid(), last)
+	select {
+	case <-mark:
+	case <-time.After(time.Second):
+	}
+	for {
+		select {
+		case s := <-f.signals:
+			f.forward(s.(syscall.Signal))
+		default:
+			return
 		}
 	}
 }
