@@ -5,6 +5,7 @@ GO      ?= go
 TARGETS  = linux/amd64 linux/arm64 windows/amd64 windows/arm64
 RIG     ?= /var/tmp/drvsock-wine
 SOAK    ?= 10m
+FUZZ    ?= 60
 BUILD    = $(GO) build -trimpath
 
 .PHONY: build test check cross fuzz soak bench demo wine-demo ci clean
@@ -25,8 +26,8 @@ cross: ## dist/ for each system
 		GOOS=$$os GOARCH=$$arch $(BUILD) -ldflags='-s -w' -o $$out ./cmd/drvsock; \
 	done
 
-fuzz: ## a minute of fuzzing
-	.ci/fuzz 60
+fuzz: ## fuzz every parser; FUZZ is for how many seconds in all
+	.ci/fuzz $(FUZZ)
 
 soak: ## kill processes at random under load; SOAK is how long, such as 1h
 	DRVSOCK_SOAK=$(SOAK) $(GO) test -count=1 -timeout=0 -v -run='^TestSoak$$' ./test/soak
