@@ -3,6 +3,7 @@ package agent
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net"
 	"sync"
@@ -18,6 +19,7 @@ const (
 	admitFor    = 10 * time.Second // until somebody must have proved itself
 	maxProving  = 16               // connections that prove themselves at a time
 	maxUnproven = 64               // connections that failed to
+	maxUntaken  = 8                // that accept gave no connection, one after the other
 )
 
 var (
@@ -36,13 +38,17 @@ func admit(ctx context.Context, ln net.Listener, secret proof.Secret, log *slog.
 	stop := context.AfterFunc(ctx, func() { _ = ln.Close() })
 	defer stop()
 	a := admission{ctx: ctx, cancel: cancel, secret: secret, log: log, won: make(chan net.Conn, 1)}
-	for ctx.Err() == nil {
+	for untaken := 0; ctx.Err() == nil; {
 		c, err := ln.Accept()
 		if err != nil {
-			// One that left before it was taken, or the end.
+			// One that left before it was taken; the listener's own end, if it goes on.
+			if untaken++; untaken == maxUntaken {
+				cancel(fmt.Errorf("accept: %w", err))
+			}
 			a.fail(err)
 			continue
 		}
+		untaken = 0
 		a.prove(c)
 	}
 	a.work.Wait() // their contexts have ended

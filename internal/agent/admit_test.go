@@ -182,3 +182,23 @@ func TestAdmitGivenUp(t *testing.T) {
 		}
 	})
 }
+
+// brokenListener gives no connection.
+type brokenListener struct{ *pipeListener }
+
+func (brokenListener) Accept() (net.Conn, error) { return nil, errno.ENOBUFS }
+
+// TestAdmitBroken has a listener that fails: that is the reason, and not strangers
+// who never came.
+func TestAdmitBroken(t *testing.T) {
+	l := brokenListener{newPipeListener()}
+	got := <-admitting(t.Context(), l, proof.NewSecret())
+	if got.conn != nil || !errors.Is(got.err, errno.ENOBUFS) || errors.Is(got.err, errno.EACCES) {
+		t.Errorf("%v, %v", got.conn, got.err)
+	}
+	select {
+	case <-l.closed:
+	case <-time.After(5 * time.Second):
+		t.Error("the listener stays")
+	}
+}

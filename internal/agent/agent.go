@@ -64,14 +64,28 @@ func Serve(rw io.ReadWriteCloser, cfg Config) error {
 		return err
 	}
 	s := newServer(h, cfg)
+	made := make(chan struct{})
+	go func() {
+		select {
+		case <-cfg.Stop:
+			_ = rw.Close() // the hellos know no other end
+		case <-made:
+		}
+	}()
 	l, err := link.New(rw, link.Config{
 		Role:    wire.RoleAgent,
 		Build:   cfg.Build,
 		Handler: s.handle,
 		Log:     cfg.Log,
 	})
+	close(made)
 	if err != nil {
-		return err
+		select {
+		case <-cfg.Stop:
+			return nil
+		default:
+			return err
+		}
 	}
 	s.start(l)
 	var stopped bool

@@ -254,3 +254,25 @@ func TestHandlesEndBeforeLink(t *testing.T) {
 		t.Errorf("files left (-want +got):\n%s", d)
 	}
 }
+
+// TestStopBeforeHello stops an agent whose guest says nothing: it doesn't wait for
+// the hello.
+func TestStopBeforeHello(t *testing.T) {
+	a, b := net.Pipe()
+	defer b.Close()
+	stop := make(chan struct{})
+	served := make(chan error, 1)
+	go func() { served <- Serve(a, Config{Drives: map[byte]string{'C': folder(t)}, Stop: stop}) }()
+	// It has begun when it speaks.
+	_, err := io.ReadFull(b, make([]byte, wire.HelloSize))
+	check(t, err)
+	close(stop)
+	select {
+	case err := <-served:
+		check(t, err)
+	case <-time.After(link.DefaultHelloTimeout / 2):
+		t.Error("it waits for the hello")
+		_ = b.Close()
+		<-served
+	}
+}

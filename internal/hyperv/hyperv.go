@@ -87,8 +87,9 @@ func Listen(machine string) (net.Listener, string, error) {
 }
 
 // The ports from which a listener's is taken. Below are those that others give
-// out by hand, such as WSL's own 50000 and following; above, guests can't use any
-// (linux/vm_sockets.h: the sign bit is the host's).
+// out by hand, such as WSL's own 50000 and following; above, nobody may listen:
+// those are for the other end of the host's own connections (MAX_LISTEN_PORT of
+// hyperv_transport.c).
 const (
 	firstPort = 1 << 30
 	lastPort  = 1<<31 - 1
