@@ -442,3 +442,50 @@ func TestHere(t *testing.T) {
 		t.Error("it was tried")
 	}
 }
+
+// TestMachineChanged has the virtual machine get another id, as after each of its
+// starts: a listener for the old one is never answered, which is bounded, and the
+// next link is for the new one.
+func TestMachineChanged(t *testing.T) {
+	c, s := door(t)
+	var id atomic.Value
+	id.Store("machine 7")
+	c.Door.MachineID = func(context.Context) (string, error) { return id.Load().(string), nil }
+	c.Door.Dial = func(ctx context.Context, port string) (*os.File, error) {
+		if port != "stand-in for "+id.Load().(string) {
+			return nil, errors.New("no answer")
+		}
+		return s.dial(ctx, "stand-in for machine 7")
+	}
+	l, err := c.Dial(t.Context(), guest())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if l.Way != "hyperv" {
+		t.Errorf("way %q, %q", l.Way, l.Why)
+	}
+	// It changes, and what was of the old machine ends with it.
+	id.Store("machine 8")
+	_ = unix.Kill(l.PID, unix.SIGKILL)
+	select {
+	case <-l.Done():
+	case <-time.After(10 * time.Second):
+		t.Fatal("the link goes on")
+	}
+	l.End()
+	if l, err = c.Dial(t.Context(), guest()); err != nil {
+		t.Fatal(err)
+	}
+	if l.Way != "hyperv" || l.Why != "port stand-in for machine 8" {
+		t.Errorf("after the change: way %q, %q", l.Way, l.Why)
+	}
+	l.End()
+	// It changes between the question and the dial.
+	ask := c.Door.MachineID
+	c.Door.MachineID = func(ctx context.Context) (string, error) {
+		was, err := ask(ctx)
+		id.Store("machine 9")
+		return was, err
+	}
+	stays(t, c, "no answer")
+}
