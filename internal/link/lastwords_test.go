@@ -1,9 +1,12 @@
 package link
 
 import (
+	"bytes"
 	"errors"
 	"io"
+	"net"
 	"os"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -88,5 +91,60 @@ func TestNoLastWords(t *testing.T) {
 	}
 	if _, err := streams[1].Read(make([]byte, 1)); !errors.Is(err, errno.ECONNRESET) {
 		t.Errorf("its stream: %v", err)
+	}
+}
+
+// halfWriter is a transport that fails once within a frame.
+type halfWriter struct {
+	io.ReadWriteCloser
+	fail, failed atomic.Bool
+}
+
+var errHalf = errors.New("for a test")
+
+func (h *halfWriter) Write(p []byte) (int, error) {
+	if h.fail.Load() && !h.failed.Swap(true) {
+		n, _ := h.ReadWriteCloser.Write(p[:len(p)/2])
+		return n, errHalf
+	}
+	return h.ReadWriteCloser.Write(p)
+}
+
+// TestNothingAfterHalfAFrame has a write fail in the midst of its payload: what
+// would follow, the link's own last frame too, would be read as payload.
+func TestNothingAfterHalfAFrame(t *testing.T) {
+	a, b := net.Pipe()
+	half := &halfWriter{ReadWriteCloser: a}
+	heard := &recorder{ReadWriteCloser: b}
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		h, _ := acceptor()
+		if l, err := New(heard, Config{Role: wire.RoleAgent, Handler: h}); err == nil {
+			<-l.Done()
+		}
+	}()
+	l, err := New(half, Config{Role: wire.RoleGuest})
+	if err != nil {
+		t.Fatal(err)
+	}
+	x, y := open(t, l), open(t, l)
+	half.fail.Store(true)
+	word := bytes.Repeat([]byte("x"), 100)
+	if _, err := x.Write(word); !errors.Is(err, errno.ECONNRESET) {
+		t.Errorf("the write that fails: %v", err)
+	}
+	if _, err := y.Write([]byte("other")); !errors.Is(err, errno.ECONNRESET) {
+		t.Errorf("a write behind it: %v", err)
+	}
+	_ = y.CloseWrite()
+	_ = l.Close()
+	<-ended
+	heard.mu.Lock()
+	got := heard.got
+	heard.mu.Unlock()
+	want := frame(wire.TypeData, 1, word...)
+	if want = want[:len(want)/2]; !bytes.HasSuffix(got, []byte(want)) {
+		t.Errorf("the other side got %q at the end, want half of the frame", got[max(len(got)-200, 0):])
 	}
 }

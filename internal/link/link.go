@@ -193,7 +193,6 @@ func (l *Link) shutdown(err error, last []byte) {
 // may have left in good order, and its last words wait to be read: an END that has
 // come counts, so the reader gets the time to meet the end itself.
 func (l *Link) unwritable(err error) {
-	l.out.fail(errno.Errorf(errno.ECONNRESET, errno.LayerLink, "%v", err))
 	t := time.NewTimer(closeGrace)
 	defer t.Stop()
 	select {

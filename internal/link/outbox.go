@@ -41,6 +41,7 @@ type outbox struct {
 	mu      sync.Mutex
 	held    bool
 	err     *errno.Error
+	cut     bool          // a write failed, maybe within a frame
 	idle    chan struct{} // closed when err is set and nobody has the turn
 	small   []*waiter
 	bulk    []*waiter
@@ -163,12 +164,22 @@ func (o *outbox) writing(write func() error) error {
 	err := write()
 	o.writes.Add(1)
 	if err != nil {
-		// In its own goroutine: the caller has the turn, and maybe a socket to
-		// tell.
-		go o.l.unwritable(err)
-		return linkReason(errno.Errorf(errno.ECONNRESET, errno.LayerLink, "%v", err))
+		return o.broke(err)
 	}
 	return nil
+}
+
+// broke has nothing more be written after a write that failed, maybe within a
+// frame, and ends the link. It returns what to tell the writer. The turn is still
+// the caller's.
+func (o *outbox) broke(err error) error {
+	reason := errno.Errorf(errno.ECONNRESET, errno.LayerLink, "%v", err)
+	o.fail(reason)
+	o.mu.Lock()
+	o.cut = true
+	o.mu.Unlock()
+	go o.l.unwritable(err) // which waits for the reader, maybe the caller
+	return reason
 }
 
 func (o *outbox) reasonNow() error {
@@ -348,13 +359,15 @@ func (o *outbox) tryFrameFrom(h wire.Header, from, n int) (bool, error) {
 	var head [wire.HeaderSize]byte
 	h.Put(head[:])
 	begun, left, err := o.l.in.t.tryWriteFrom(head[:], from, n)
-	o.mu.Lock()
-	switch {
-	case err != nil:
+	if err != nil {
+		err = o.broke(err)
+		o.mu.Lock()
 		o.pass()
 		o.mu.Unlock()
-		go o.l.unwritable(err) // as in writing
-		return true, linkReason(errno.Errorf(errno.ECONNRESET, errno.LayerLink, "%v", err))
+		return true, err
+	}
+	o.mu.Lock()
+	switch {
 	case len(left) > 0:
 		o.leave(left)
 	default:
@@ -462,6 +475,10 @@ func (o *outbox) fail(err *errno.Error) <-chan struct{} {
 // last writes what is due and then b; called once, after fail, when idle.
 func (o *outbox) last(b []byte) {
 	o.mu.Lock()
+	if o.cut {
+		o.mu.Unlock()
+		return // it could be taken for payload
+	}
 	p := append(o.control(), b...)
 	_, _ = o.l.rw.Write(p) // the peer may be gone already
 }
