@@ -19,6 +19,9 @@ import (
 // start counts as one that can't live, and several in a row make the daemon wait.
 const backBound = 15 * time.Second
 
+// staleAfter is how long a route may bring nothing, however many kills there are.
+const staleAfter = 4 * backBound
+
 // slack is what times of different processes may be apart.
 const slack = 100 * time.Millisecond
 
@@ -134,6 +137,18 @@ func (l *ledger) worked(at time.Time) bool {
 		}
 	}
 	return true
+}
+
+// stale names a route that has brought nothing for long, "" if there is none.
+func (l *ledger) stale() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, r := range routes {
+		if w := l.well[r]; len(w) > 0 && time.Since(w[len(w)-1].end) > staleAfter {
+			return r
+		}
+	}
+	return ""
 }
 
 // unexcused lists what failed without a kill that explains it: one on its route

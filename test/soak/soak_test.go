@@ -95,6 +95,10 @@ func TestSoak(t *testing.T) {
 	calm := end.Add(-duration / 3)
 	for s.pause(rng) && time.Now().Before(end) {
 		s.kill(rng, f, time.Now().Before(calm))
+		if r := s.stale(); r != "" {
+			t.Errorf("nothing has come by %s for %v", r, staleAfter)
+			s.fail()
+		}
 	}
 	s.await(2*backBound, time.Now(), "the routes are back")
 	f.close()
@@ -106,11 +110,15 @@ func TestSoak(t *testing.T) {
 func startSoak(t *testing.T, lanes string, link func(s *site, agent string) string) *soak {
 	s := &soak{site: newSite(t, link), ledger: newLedger(), kept: map[string]*part.Kept{}}
 	program := func(name string, command func() *exec.Cmd) {
+		sweep := func() {}
+		if name == "run" {
+			sweep = s.sweep
+		}
 		s.kept[name] = part.Keep(func(l string) {
 			if !s.line(l) {
 				s.began.Store(name+" "+l, true)
 			}
-		}, command)
+		}, sweep, command)
 	}
 	s.do("up", "--wait")
 	program("host-server", func() *exec.Cmd { return s.host("serve", "host-server", "h.sock") })
@@ -125,6 +133,27 @@ func startSoak(t *testing.T, lanes string, link func(s *site, agent string) stri
 		until(s.t, part.CallBound, w, func() bool { _, ok := s.began.Load(w); return ok })
 	}
 	return s
+}
+
+// sweep is called when drvsock run has ended. Its supervisor, if that lives, is to end
+// the command with all programs; if both were killed the programs go on, and can't
+// bind or connect any more.
+func (s *soak) sweep() {
+	for limit := time.Now().Add(backBound); ; time.Sleep(5 * time.Millisecond) {
+		left := slices.Concat(s.programs("nurse"), s.programs("serve", "run-server"), s.programs("load", "run-client"))
+		late := time.Now().After(limit)
+		if len(left) == 0 {
+			return
+		}
+		if late {
+			s.t.Errorf("%v after drvsock run ended %d of its programs live", backBound, len(left))
+		}
+		if late || len(s.Parts()["supervisor"]) == 0 {
+			for _, pid := range left {
+				_ = unix.Kill(pid, unix.SIGKILL)
+			}
+		}
+	}
 }
 
 // say says a word to all programs.

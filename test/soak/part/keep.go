@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"fmt"
 	"io"
+	"os"
 	"os/exec"
 	"sync"
 	"time"
@@ -13,6 +14,7 @@ import (
 type Kept struct {
 	command func() *exec.Cmd
 	line    func(string) // gets what it says
+	sweep   func()       // ends what is left of it
 
 	mu    sync.Mutex
 	in    io.WriteCloser
@@ -25,9 +27,11 @@ type Kept struct {
 const again = 50 * time.Millisecond
 
 // Keep starts a program with the command that is made for each of its lives. Each
-// line that it says goes to line, which may be called at any time until End.
-func Keep(line func(string), command func() *exec.Cmd) *Kept {
-	k := &Kept{command: command, line: line, done: make(chan struct{})}
+// line that it says goes to line, which may be called at any time until End. sweep is
+// called after the end of each life, and ends what it has left, as a service manager
+// does.
+func Keep(line func(string), sweep func(), command func() *exec.Cmd) *Kept {
+	k := &Kept{command: command, line: line, sweep: sweep, done: make(chan struct{})}
 	go k.run()
 	return k
 }
@@ -55,10 +59,14 @@ func (k *Kept) once() error {
 	if err != nil {
 		return err
 	}
-	out, err := cmd.StdoutPipe()
+	// Not StdoutPipe, which Wait would close before all is read.
+	out, w, err := os.Pipe()
 	if err != nil {
 		return err
 	}
+	defer out.Close()
+	defer w.Close()
+	cmd.Stdout = w
 	k.mu.Lock()
 	if k.ended {
 		k.mu.Unlock()
@@ -74,10 +82,17 @@ func (k *Kept) once() error {
 	if err != nil {
 		return err
 	}
-	for s := bufio.NewScanner(out); s.Scan(); {
-		k.line(s.Text())
-	}
+	_ = w.Close()
+	read := make(chan struct{})
+	go func() {
+		defer close(read)
+		for s := bufio.NewScanner(out); s.Scan(); {
+			k.line(s.Text())
+		}
+	}()
 	_ = cmd.Wait() // most are killed
+	k.sweep()
+	<-read
 	return nil
 }
 

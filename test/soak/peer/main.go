@@ -30,7 +30,7 @@ func main() {
 func nurse(args []string) error {
 	var list []*part.Kept
 	for _, argv := range strings.Split(strings.Join(args, "\x00"), "\x00--\x00") {
-		list = append(list, part.Keep(func(l string) { say("%s", l) }, func() *exec.Cmd {
+		list = append(list, part.Keep(func(l string) { say("%s", l) }, func() {}, func() *exec.Cmd {
 			cmd := exec.Command("/proc/self/exe", strings.Split(argv, "\x00")...)
 			cmd.Stderr = os.Stderr
 			return cmd
