@@ -62,7 +62,10 @@ func ask(network, address string) string {
 	if err != nil && !errors.Is(err, syscall.EPIPE) && !errors.Is(err, syscall.ECONNRESET) && !errors.Is(err, syscall.ENOTCONN) {
 		return "write: " + name(err)
 	}
-	got, err := io.ReadAll(c)
+	got, rerr := io.ReadAll(c)
+	if rerr != nil || !errors.Is(err, syscall.ECONNRESET) { // a reset is told once, by whichever call meets it
+		err = rerr
+	}
 	if err != nil {
 		return fmt.Sprintf("%q, %s", got, name(err))
 	}
