@@ -27,6 +27,11 @@ import (
 //	                                       at the Close and not the end; must not block.
 //	                                       A TCP connection needs none on Linux, where a
 //	                                       copied descriptor is what Join closes
+//	Plant() bool                           Linux: does what Abort does, by a byte in the
+//	                                       socket's receive queue that Join can take out
+//	                                       again; called before the socket is shut for
+//	                                       reading, after which none gets in. Where it
+//	                                       can't at once it says false
 type Conn interface {
 	net.Conn
 	CloseWrite() error
@@ -65,6 +70,7 @@ type joint struct {
 	pumped   bool         // the direction from the socket is over
 	failed   error        // why the program shall see ECONNRESET
 	aborted  bool         // conn was told so
+	planted  bool         // and can be told the contrary
 	lost     bool         // bytes for the program were dropped because it had closed
 	stopped  *errno.Error // the far program reads no more
 	halt     bool         // pump ended because the stream takes nothing
@@ -111,6 +117,9 @@ func (j *joint) settle() {
 		// and the far program did. Its own last bytes come first.
 		j.failed = j.stopped
 		j.abort()
+	} else if p, ok := j.conn.(interface{ Plant() bool }); ok && !j.isOver {
+		// What is to come for the program may yet be lost, and that be told.
+		j.planted = p.Plant()
 	}
 	_ = j.sock.closeRead()
 }
@@ -121,6 +130,9 @@ func (j *joint) abort() {
 		return
 	}
 	j.aborted = true
+	if j.planted {
+		return
+	}
 	if a, ok := j.conn.(interface{ Abort() }); ok {
 		a.Abort()
 	}
@@ -207,6 +219,8 @@ func (j *joint) close() error {
 	err := j.failed
 	if err != nil {
 		j.abort()
+	} else if j.planted {
+		j.sock.unplant()
 	}
 	j.mu.Unlock()
 	_ = j.s.Close()

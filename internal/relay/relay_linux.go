@@ -361,6 +361,16 @@ func (s *socket) abort() {
 	}
 }
 
+// unplant takes a byte out of the receive queue, if one is there.
+func (s *socket) unplant() {
+	s.wmu.Lock()
+	defer s.wmu.Unlock()
+	if s.fd >= 0 {
+		var b [1]byte
+		_, _, _ = unix.Recvfrom(s.fd, b[:], unix.MSG_DONTWAIT)
+	}
+}
+
 func (s *socket) closeRead() error  { return s.shutdown(unix.SHUT_RD) }
 func (s *socket) closeWrite() error { return s.shutdown(unix.SHUT_WR) }
 

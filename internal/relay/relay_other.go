@@ -61,7 +61,8 @@ func (s *socket) waitHangup(over <-chan struct{}) bool {
 	return false
 }
 
-func (s *socket) abort() {} // the Conn's own does it
+func (s *socket) abort()   {} // the Conn's own does it
+func (s *socket) unplant() {}
 
 func (s *socket) closeRead() error {
 	if c, ok := s.conn.(interface{ CloseRead() error }); ok {

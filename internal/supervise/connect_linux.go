@@ -242,10 +242,21 @@ func rememberPeer(tid, fd, c int) peer {
 // receive queue gives its peer ECONNRESET (unix_release_sock). So a byte is put
 // into our queue, from the program's own socket if that is still where it was.
 func (c *conn) Abort() {
-	fd, ok := c.end()
-	if !ok {
-		return
+	if fd, ok := c.end(); ok {
+		leaveByte(fd)
 	}
+}
+
+// Plant is Abort where the program's socket need not be looked for.
+func (c *conn) Plant() bool {
+	if c.peer.inode == 0 {
+		return false
+	}
+	fd, ok := c.peer.socketAt()
+	return ok && leaveByte(fd)
+}
+
+func leaveByte(fd int) bool {
 	defer unix.Close(fd)
-	_ = unix.Sendto(fd, []byte{0}, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL, nil)
+	return unix.Sendto(fd, []byte{0}, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL, nil) == nil
 }
