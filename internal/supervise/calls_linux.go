@@ -9,6 +9,7 @@ import (
 	"os"
 	"runtime"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -30,8 +31,9 @@ type supervisor struct {
 	meetings *meetings
 	sockets  *sockets
 	clients  clients
-	work     *inflight  // connections being relayed or made, and calls being answered
-	mending  sync.Mutex // one restore at a time
+	work     *inflight              // connections being relayed or made, and calls being answered
+	lately   atomic.Pointer[string] // a folder, by the name of a call, that was on a drive
+	mending  sync.Mutex             // one restore at a time
 	closing  sync.Once
 }
 
@@ -229,20 +231,29 @@ func (s *supervisor) target(n seccomp.Notif, call seccomp.Call, follow bool) (*t
 	}
 	path, err := s.onDrive(task, place)
 	if err != nil {
+		s.lately.Store(nil)
 		place.Close()
 		return nil, err
 	}
 	return &target{sockaddr, task, place, path}, nil
 }
 
-// elsewhere tells at little cost of most paths off the drives that they are.
+// elsewhere tells at little cost of most paths off the drives that they are. Where the
+// folder of that name was on a drive the last time, it doesn't look.
 func (s *supervisor) elsewhere(tid int, path []byte) bool {
+	name := string(path[:bytes.LastIndexByte(path, '/')+1])
+	if last := s.lately.Load(); last != nil && *last == name {
+		return false
+	}
 	folder, ok := lookup.Glance(tid, path)
 	if !ok {
 		return false
 	}
 	defer unix.Close(folder)
 	_, onDrive, err := s.drives.Resolve(folder, tid)
+	if err == nil && onDrive {
+		s.lately.Store(&name)
+	}
 	return err == nil && !onDrive
 }
 

@@ -201,26 +201,45 @@ func connectErr(err error) error {
 	return err
 }
 
-// conn is our end of a native connection to a program of the tree.
+// conn is our end of a native connection to a program of the tree. It is a file and
+// no net.UnixConn, since the runtime's poller, out of which relay takes it at once, would
+// wake a thread for it.
 type conn struct {
-	*net.UnixConn
+	*os.File
 	own  uint64 // inode of this end
 	peer peer   // the zero value until it is looked for
 }
 
 // newConn takes the descriptor over.
 func newConn(fd int) (*conn, error) {
-	f := os.NewFile(uintptr(fd), "program")
-	defer f.Close()
 	var st unix.Stat_t
-	if err := unix.Fstat(fd, &st); err != nil {
-		return nil, err
+	err := unix.SetNonblock(fd, false) // or NewFile would give it to the poller
+	f := os.NewFile(uintptr(fd), "program")
+	if err == nil {
+		err = errors.Join(unix.SetNonblock(fd, true), unix.Fstat(fd, &st))
 	}
-	c, err := net.FileConn(f)
 	if err != nil {
+		_ = f.Close()
 		return nil, err
 	}
-	return &conn{UnixConn: c.(*net.UnixConn), own: st.Ino}, nil
+	return &conn{File: f, own: st.Ino}, nil
+}
+
+func (c *conn) LocalAddr() net.Addr  { return unnamed }
+func (c *conn) RemoteAddr() net.Addr { return unnamed }
+
+var unnamed = &net.UnixAddr{Net: "unix"}
+
+// CloseWrite shuts down the writing side of the connection.
+func (c *conn) CloseWrite() error {
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return err
+	}
+	if e := raw.Control(func(fd uintptr) { err = unix.Shutdown(int(fd), unix.SHUT_WR) }); e != nil {
+		return e
+	}
+	return err
 }
 
 // peer says where the program's end was when it connected.
