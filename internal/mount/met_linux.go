@@ -78,6 +78,7 @@ func (v *view) meet(cancel <-chan struct{}, in *fuse.InHeader, dir *node, name s
 	}
 	req := wire.Request{Kind: wire.KindConnect, Caller: callerOf(task)}
 	var own *bound // whose socket it is that connects, if it has a name on the host
+	var ino uint64
 	if fd := c.socket(tid); fd >= 0 {
 		defer unix.Close(fd)
 		if !isStream(fd) || !unconnected(fd) {
@@ -87,16 +88,17 @@ func (v *view) meet(cancel <-chan struct{}, in *fuse.InHeader, dir *node, name s
 		req.Nonblock, req.Timeout = nonblock, uint32(limit.Milliseconds())
 		var st unix.Stat_t
 		if unix.Fstat(fd, &st) == nil {
-			own = v.sockets.of(uint32(st.Ino))
+			ino = st.Ino
+			own = v.sockets.of(uint32(ino))
 		}
 	}
-	if m.offered(task.TGID, tid) {
+	if m.offered(task.TGID, tid, ino) {
 		return nil // looked up twice for one call
 	}
 	if req.Path, err = v.hostPath(dir, name); err != nil {
 		return err
 	}
-	o := v.ask(tid, req, own)
+	o := v.ask(tid, ino, req, own)
 	switch answered, err := o.wait(cancel); {
 	case errors.Is(err, errInterrupted):
 		return unix.EINTR

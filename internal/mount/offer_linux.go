@@ -28,6 +28,7 @@ const (
 // whose connect is to follow.
 type offer struct {
 	tid    int
+	ino    uint64 // of the program's socket, 0 if unknown
 	timer  *time.Timer
 	cancel context.CancelFunc // of the question
 
@@ -36,11 +37,11 @@ type offer struct {
 	err    error
 }
 
-// ask asks the agent for a connection. own is the socket that shall be connected,
-// if the host knows it.
-func (v *view) ask(tid int, req wire.Request, own *bound) *offer {
+// ask asks the agent for a connection of the program's socket ino. own is that
+// socket, if the host knows it.
+func (v *view) ask(tid int, ino uint64, req wire.Request, own *bound) *offer {
 	ctx, cancel := context.WithCancel(context.Background())
-	o := &offer{tid: tid, cancel: cancel, asked: make(chan struct{})}
+	o := &offer{tid: tid, ino: ino, cancel: cancel, asked: make(chan struct{})}
 	go func() {
 		defer close(o.asked)
 		defer cancel()
@@ -146,12 +147,14 @@ func reset(c *net.UnixConn, pid int) {
 	}
 }
 
-// offered tells if thread tid has been made an offer already.
-func (m *met) offered(pid, tid int) bool {
+// offered tells if thread tid has been made an offer already for its socket ino. Its
+// offer for another socket is of an earlier call, for a connection that we have not
+// accepted yet.
+func (m *met) offered(pid, tid int, ino uint64) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for _, o := range m.offers[pid] {
-		if o.tid == tid {
+		if o.tid == tid && o.ino == ino {
 			return true
 		}
 	}
