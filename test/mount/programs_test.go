@@ -143,7 +143,7 @@ func start(t *testing.T, uid uint32, dir string, argv ...string) *exec.Cmd {
 	cmd.Dir = dir
 	said := &rig.Log{}
 	cmd.Stdout, cmd.Stderr = said, said
-	cmd.Env = append(os.Environ(), "HOME="+dir)
+	cmd.Env = append(os.Environ(), "HOME="+dir, "SHELL=/bin/sh") // the accounts' own shell is nologin
 	cmd.SysProcAttr = credential(uid)
 	cmd.WaitDelay = limit
 	cmd.Cancel = func() error { return unix.Kill(-cmd.Process.Pid, unix.SIGTERM) }
