@@ -5,6 +5,7 @@ package soak
 import (
 	"fmt"
 	"math/rand/v2"
+	"net"
 	"os"
 	"os/exec"
 	"strings"
@@ -116,9 +117,40 @@ func inside(ns string) []string { return []string{"nsenter", "--net=/run/netns/"
 // network is back, and so does a try that began before.
 const backNetwork = 20 * time.Second
 
+// meet has one program listen and another connect, and a byte go each way.
+func meet(listen, dial string) error {
+	l, err := net.Listen("unix", listen)
+	if err != nil {
+		return err
+	}
+	defer l.Close()
+	c, err := net.Dial("unix", dial)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	_ = l.(*net.UnixListener).SetDeadline(time.Now().Add(backNetwork))
+	a, err := l.Accept()
+	if err != nil {
+		return err
+	}
+	defer a.Close()
+	b := make([]byte, 1)
+	for _, e := range [][2]net.Conn{{c, a}, {a, c}} {
+		_ = e[1].SetDeadline(time.Now().Add(backNetwork))
+		if _, err = e[0].Write([]byte("x")); err == nil {
+			_, err = e[1].Read(b)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // TestSSH has the agent on another machine, as far as the network goes: all
-// routes work by ssh, outlive a cable that is out for a moment, and come back
-// after one that was out for long.
+// routes work by ssh, and a mount in both directions. They outlive a cable that is out
+// for a moment, and come back after one that was out for long.
 func TestSSH(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes half a minute")
@@ -136,8 +168,28 @@ func TestSSH(t *testing.T) {
 	s := startSoak(t, "light", func(s *site, agent string) string {
 		return strings.Join(w.ssh(w.sshd(s), agent).Args, " ")
 	})
+	if err := os.Mkdir(s.Host+"/m", 0o755); err != nil {
+		t.Fatal(err)
+	}
+	folder := s.View + "/m"
+	s.do("mount", folder)
+	mounted := func(when string) {
+		t.Helper()
+		for _, way := range [][2]string{{folder + "/guest", s.Host + "/m/guest"}, {s.Host + "/m/host", folder + "/host"}} {
+			var err error
+			for end := time.Now().Add(backNetwork); ; time.Sleep(100 * time.Millisecond) {
+				if err = meet(way[0], way[1]); err == nil || time.Now().After(end) {
+					break
+				}
+			}
+			if err != nil {
+				t.Errorf("%s, in the mount: listen on %s, connect to %s: %v", when, way[0], way[1], err)
+			}
+		}
+	}
 	s.say("go")
 	s.await(backDead, time.Now(), "the routes work")
+	mounted("at first")
 
 	out := time.Now()
 	w.ip("-n BOX link set cable down")
@@ -145,6 +197,7 @@ func TestSSH(t *testing.T) {
 	w.ip("-n BOX link set cable up")
 	s.await(backNetwork, time.Now(), "the routes work after a moment without network")
 	t.Logf("cable out for 3 s: all works again after %v", time.Since(out))
+	mounted("after a moment without network")
 	s.mu.Lock()
 	for _, c := range s.cut {
 		t.Errorf("a connection failed: %+v", c)
@@ -162,5 +215,7 @@ func TestSSH(t *testing.T) {
 	if len(met) == 0 || fails > afterDead {
 		t.Errorf("%d streams failed after %v, more than %v", len(met), fails, afterDead)
 	}
+	mounted("after long without network")
+	s.do("umount", folder)
 	s.finish(nil)
 }
