@@ -24,9 +24,10 @@ import (
 //	SyscallConn() (syscall.RawConn, error) Linux, where it is needed: the descriptor is copied and the Conn closed
 //	Abort()                                called before Close, or before CloseRead and
 //	                                       Close, where the program shall see ECONNRESET
-//	                                       at the Close and not the end; must not block.
-//	                                       A TCP connection needs none on Linux, where a
-//	                                       copied descriptor is what Join closes
+//	                                       at the Close and not the end; may take its time,
+//	                                       which Join waits for and the link's other streams
+//	                                       do not. A TCP connection needs none on Linux,
+//	                                       where a copied descriptor is what Join closes
 //	Plant() bool                           Linux: does what Abort does, by a byte in the
 //	                                       socket's receive queue that Join can take out
 //	                                       again; called before the socket is shut for
@@ -65,7 +66,9 @@ type joint struct {
 	sock socket
 	over chan struct{} // closed when the direction to the socket is over
 
-	mu       sync.Mutex
+	aborting sync.WaitGroup // what settle began
+
+	mu       sync.Mutex // never held for long: the link's reader takes it
 	isOver   bool
 	pumped   bool         // the direction from the socket is over
 	failed   error        // why the program shall see ECONNRESET
@@ -75,6 +78,7 @@ type joint struct {
 	stopped  *errno.Error // the far program reads no more
 	halt     bool         // pump ended because the stream takes nothing
 	stranded bool         // and had bytes of the program in hand
+	closing  bool         // close has begun, settle begins nothing more
 }
 
 // pump carries bytes from the socket to the stream until one of them ends.
@@ -109,14 +113,20 @@ func (j *joint) halted(stranded bool) {
 // settle tells the program that the far one reads no more, once that is known
 // and pump has stopped reading. Called with mu.
 func (j *joint) settle() {
-	if !j.halt || j.stopped == nil || j.failed != nil {
+	if !j.halt || j.stopped == nil || j.failed != nil || j.closing {
 		return
 	}
 	if j.stranded || j.stopped.Errno == errno.ECONNRESET {
 		// The kernel resets a connection whose peer closes with unread bytes,
 		// and the far program did. Its own last bytes come first.
 		j.failed = j.stopped
-		j.abort()
+		if j.mustAbort() {
+			j.aborting.Go(func() {
+				j.abort()
+				_ = j.sock.closeRead()
+			})
+			return
+		}
 	} else if p, ok := j.conn.(interface{ Plant() bool }); ok && !j.isOver {
 		// What is to come for the program may yet be lost, and that be told.
 		j.planted = p.Plant()
@@ -124,15 +134,15 @@ func (j *joint) settle() {
 	_ = j.sock.closeRead()
 }
 
-// abort is called with mu.
-func (j *joint) abort() {
-	if j.aborted {
-		return
-	}
+// mustAbort tells if the caller is to call abort, which nobody did. Called with mu.
+func (j *joint) mustAbort() bool {
+	first := !j.aborted
 	j.aborted = true
-	if j.planted {
-		return
-	}
+	return first && !j.planted
+}
+
+// abort is called without mu, since Abort may have to look for the program.
+func (j *joint) abort() {
 	if a, ok := j.conn.(interface{ Abort() }); ok {
 		a.Abort()
 	}
@@ -216,13 +226,17 @@ func (j *joint) wait() {
 // close closes both.
 func (j *joint) close() error {
 	j.mu.Lock()
+	j.closing = true
 	err := j.failed
-	if err != nil {
-		j.abort()
-	} else if j.planted {
+	abort := err != nil && j.mustAbort()
+	if err == nil && j.planted {
 		j.sock.unplant()
 	}
 	j.mu.Unlock()
+	if abort {
+		j.abort()
+	}
+	j.aborting.Wait()
 	_ = j.s.Close()
 	j.sock.close()
 	return err
