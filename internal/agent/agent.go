@@ -50,6 +50,11 @@ func StopOnSignal() (stop <-chan struct{}, release func()) {
 // that a file system keeps.
 const drain = 5 * time.Second
 
+// stopFor is how long Serve waits for the link to be closed when it is told to stop.
+// Windows may keep the close of a pipe that a Read waits on until the guest closes its
+// end, and lets nobody wait when a user logs off.
+const stopFor = 2 * time.Second
+
 // Serve answers the guest on rw until the link ends, and then closes every
 // socket and removes the socket files that it made and still owns. It owns rw
 // from the call on. Serve returns nil if Stop or the guest ended the link, and an
@@ -93,7 +98,15 @@ func Serve(rw io.ReadWriteCloser, cfg Config) error {
 	case <-l.Done():
 	case <-cfg.Stop: // never, if nil
 		stopped = true
-		_ = l.Close()
+		closed := make(chan struct{})
+		go func() {
+			defer close(closed)
+			_ = l.Close()
+		}()
+		select {
+		case <-closed:
+		case <-time.After(stopFor):
+		}
 	}
 	s.end(drain)
 	cfg.Log.Info("link ended", "stopped", stopped, "reason", l.Err())

@@ -276,3 +276,42 @@ func TestStopBeforeHello(t *testing.T) {
 		<-served
 	}
 }
+
+// kept is a transport that is not closed before the other side has closed its end,
+// as a pipe of Windows may be that somebody reads.
+type kept struct {
+	net.Conn
+	gone <-chan struct{}
+}
+
+func (k kept) Close() error {
+	<-k.gone
+	return k.Conn.Close()
+}
+
+// TestStopKept stops an agent whose transport can't be closed: it is over in a bound
+// all the same, and its sockets are gone.
+func TestStopKept(t *testing.T) {
+	dir := folder(t)
+	a, b := net.Pipe()
+	stop, gone := make(chan struct{}), make(chan struct{})
+	served := make(chan error, 1)
+	go func() { served <- Serve(kept{a, gone}, Config{Drives: map[byte]string{'C': dir}, Stop: stop}) }()
+	l, err := link.New(b, link.Config{Role: wire.RoleGuest})
+	check(t, err)
+	s, _, err := l.Open(t.Context(), wire.Request{Kind: wire.KindBind, Path: hostPath("srv")})
+	check(t, err)
+	defer s.Close()
+	close(stop)
+	select {
+	case err := <-served:
+		check(t, err)
+		if _, err := os.Lstat(dir + "/srv"); !errors.Is(err, os.ErrNotExist) {
+			t.Errorf("the socket is there: %v", err)
+		}
+	case <-time.After(20 * time.Second):
+		t.Error("it waits for the transport to be closed")
+	}
+	close(gone)
+	_ = l.Close()
+}
