@@ -1,6 +1,8 @@
 package main
 
 import (
+	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -24,19 +26,22 @@ func TestTally(t *testing.T) {
 not JSON
 `
 	var out strings.Builder
-	y := &tally{out: &out, output: map[string]*strings.Builder{}, failing: map[string]int{}, reasons: map[string]int{}}
+	y := newTally(&out)
 	if err := y.read(strings.NewReader(strings.TrimPrefix(events, "\n"))); err != nil {
 		t.Fatal(err)
 	}
 	if y.passed != 1 || y.failed != 2 || y.skipped != 1 {
 		t.Errorf("passed %d, failed %d, skipped %d, want 1, 2, 1", y.passed, y.failed, y.skipped)
 	}
-	want := `    x_test.go:9: got 1
-fail a 1.5s
+	y.show(false)
+	y.show(true)
+	want := `fail a 1.5s
 b.go:1: syntax
 FAIL b [build failed]
 fail b 0.0s
 not JSON
+    x_test.go:9: got 1
+first try:     x_test.go:9: got 1
 `
 	if got := out.String(); got != want {
 		t.Errorf("got:\n%swant:\n%s", got, want)
@@ -46,11 +51,39 @@ not JSON
 	}
 	file := filepath.Join(t.TempDir(), "sum")
 	for range 2 {
-		if err := y.add(file); err != nil {
+		if err := y.note(file); err != nil {
 			t.Fatal(err)
 		}
 	}
 	if got, err := os.ReadFile(file); err != nil || string(got) != "1 2 1\n1 2 1\n" {
 		t.Errorf("sum = %q, %v", got, err)
+	}
+}
+
+// TestAgain leaves failed tests out of the counts, with their subtests, where they
+// are few and all that failed.
+func TestAgain(t *testing.T) {
+	event := func(action, test string) string {
+		return fmt.Sprintf(`{"Action":%q,"Package":"a","Test":%q}`+"\n", action, test)
+	}
+	one := event("pass", "T1") + event("pass", "T2/x") + event("skip", "T2/y") + event("fail", "T2/z") + event("fail", "T2")
+	for _, tt := range []struct {
+		name, events, want string
+		counts             counts
+	}{
+		{"nothing", event("pass", "T1"), "", counts{passed: 1}},
+		{"one", one, "a T2\n", counts{passed: 1}},
+		{"three", one + event("fail", "T4") + event("fail", "T3"), "a T2\na T3\na T4\n", counts{passed: 1}},
+		{"four", one + event("fail", "T3") + event("fail", "T4") + event("fail", "T5"), "", counts{passed: 2, failed: 5, skipped: 1}},
+		{"a panic", `{"Action":"output","Package":"a","Test":"T2","Output":"panic: x\n"}` + "\n" + one, "", counts{passed: 2, failed: 2, skipped: 1}},
+		{"a package too", one + `{"Action":"fail","Package":"b"}`, "", counts{passed: 2, failed: 3, skipped: 1}},
+	} {
+		y := newTally(io.Discard)
+		if err := y.read(strings.NewReader(tt.events)); err != nil {
+			t.Fatal(err)
+		}
+		if got := y.again(); got != tt.want || y.counts != tt.counts {
+			t.Errorf("%s: %q, %+v, want %q, %+v", tt.name, got, y.counts, tt.want, tt.counts)
+		}
 	}
 }
