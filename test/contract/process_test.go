@@ -76,7 +76,7 @@ func TestFullBacklog(t *testing.T) {
 			"timeout 6 send 400", "timed connect 6 h", "timeout 6 send 0",
 			"alarm 300 interrupt", "timed connect 6 h", "socket 7 stream", "alarm 300 interrupt", "timed connect 7 h")
 		if !s.way.mount { // there it is EINTR for each handler
-			s.near.do("alarm 200 restart")
+			s.near.do("alarm 300 restart")
 		}
 		s.near.Ask("timed connect 6 h")
 		if !s.near.Quiet(500e6) {

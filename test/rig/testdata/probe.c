@@ -39,6 +39,7 @@ enum { MAXARGS = 16 };
 static char out[1 << 16];
 static size_t outlen;
 static char **self_argv;
+static int alarm_ms; /* for the next timed call */
 static int how; /* 0 libc, 1 direct system calls, 2 socketcall */
 
 static void say(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
@@ -498,18 +499,21 @@ static void run(char **v, int n)
 	} else if (IS("umount", 1)) {
 		decode(v[1]);
 		result(umount2(v[1], MNT_DETACH));
-	} else if (IS("alarm", 2)) { /* alarm MS restart|interrupt: a signal after MS milliseconds */
+	} else if (IS("alarm", 2)) { /* alarm MS restart|interrupt: a signal MS milliseconds after the next timed call begins */
 		struct sigaction sa = { .sa_handler = on_alarm, .sa_flags = v[2][0] == 'r' ? SA_RESTART : 0 };
-		struct itimerval it = { .it_value = { num(v[1]) / 1000, num(v[1]) % 1000 * 1000 } };
-		sigaction(SIGALRM, &sa, 0);
-		result(setitimer(ITIMER_REAL, &it, 0));
+		alarm_ms = num(v[1]);
+		result(sigaction(SIGALRM, &sa, 0));
 	} else if (IS("timed", 1)) { /* timed CALL…: how long it took, roughly */
 		struct timespec t0, t1;
+		struct itimerval it = { .it_value = { alarm_ms / 1000, alarm_ms % 1000 * 1000 } };
+		alarm_ms = 0;
 		clock_gettime(CLOCK_MONOTONIC, &t0);
+		if (timerisset(&it.it_value))
+			setitimer(ITIMER_REAL, &it, 0);
 		run(v + 1, n - 1);
 		clock_gettime(CLOCK_MONOTONIC, &t1);
 		long ms = (t1.tv_sec - t0.tv_sec) * 1000 + (t1.tv_nsec - t0.tv_nsec) / 1000000;
-		say(" %s", ms < 100 ? "at once" : ms < 1500 ? "soon" : "late");
+		say(" %s", ms < 250 ? "at once" : ms < 3000 ? "soon" : "late");
 	} else if (IS("thread", 1)) {
 		struct job j = { v + 1, n - 1 };
 		pthread_t t;
