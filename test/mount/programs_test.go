@@ -235,11 +235,11 @@ server { listen unix:%[2]s/w.sock; location / { return 200 hello; } } }`, dir, v
 		initdb, server := need(t, "initdb", "/usr/lib/postgresql/*/bin/initdb"), need(t, "postgres", "/usr/lib/postgresql/*/bin/postgres")
 		psql := need(t, "psql")
 		view, beneath, dir := home(t)
-		shell(t, rig.Nobody, `"$1" -D "$2/data" -N -A trust -U somebody >/dev/null`, initdb, dir)
+		shell(t, rig.Nobody, `"$1" -D "$2/data" -N --locale=C -A trust -U somebody >/dev/null`, initdb, dir)
 		start(t, rig.Nobody, dir, server, "-D", dir+"/data", "-k", view, "-c", "listen_addresses=", "-c", "fsync=off")
 		dial(t, beneath+"/.s.PGSQL.5432").Close()
 		// A server that has just begun to listen may still say so.
-		out := shell(t, rig.Nobody, `for i in 1 2 3 4 5 6 7 8 9 10; do "$1" -h "$2" -U somebody -At -c 'select 6*7' postgres && exit; sleep 0.5; done; exit 1`, psql, beneath)
+		out := shell(t, rig.Nobody, `for i in $(seq 60); do "$1" -h "$2" -U somebody -At -c 'select 6*7' postgres && exit; sleep 0.5; done; exit 1`, psql, beneath)
 		if out != "42\n" {
 			t.Errorf("psql on the host says %q", out)
 		}
