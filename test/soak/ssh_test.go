@@ -86,9 +86,9 @@ func (w *cable) sshd(s *site) string {
 			t.Fatal(err)
 		}
 	}
-	const folder = "/run/sshd" // it wants one for its unprivileged processes
-	if os.Mkdir(folder, 0o755) == nil {
-		t.Cleanup(func() { _ = os.Remove(folder) })
+	const folder = "/run/sshd" // it wants one for its unprivileged processes; others use it too
+	if err := os.Mkdir(folder, 0o755); err != nil && !os.IsExist(err) {
+		t.Fatal(err)
 	}
 	cmd := s.As(0, "/", append(inside(w.box), "/usr/sbin/sshd", "-D", "-e", "-f", s.path("sshd_config"))...)
 	if err := cmd.Start(); err != nil {
@@ -98,7 +98,7 @@ func (w *cable) sshd(s *site) string {
 		_ = cmd.Process.Kill()
 		_ = cmd.Wait()
 	})
-	until(t, 10*time.Second, "sshd serves", func() bool {
+	until(t, 30*time.Second, "sshd serves", func() bool {
 		return w.ssh(s.path("ssh_config"), "true").Run() == nil
 	})
 	return s.path("ssh_config")
