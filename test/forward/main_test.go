@@ -53,7 +53,7 @@ func newBox(t *testing.T, uid uint32) *box {
 	}
 	b.env = []string{
 		"HOME=" + b.dir, "XDG_RUNTIME_DIR=" + b.path("run"), "XDG_CONFIG_HOME=" + b.path("config"),
-		"PATH=" + filepath.Dir(r.Bin) + ":" + os.Getenv("PATH"),
+		"PATH=" + filepath.Dir(r.Bin) + ":" + os.Getenv("PATH"), "LC_ALL=C",
 	}
 	return b
 }
