@@ -30,9 +30,11 @@ func TestIdleStreamsAreCheap(t *testing.T) {
 	if got := (int64(after.HeapAlloc) - int64(before.HeapAlloc)) / n; got > 2*limit {
 		t.Errorf("%d bytes for both ends of an idle stream, limit %d", got, 2*limit)
 	}
-	if got := runtime.NumGoroutine() - goroutines; got > 10 {
-		t.Errorf("%d goroutines more for idle streams", got)
-	}
+	within(t, 10*time.Second, "the end of goroutines for streams that are idle", func() {
+		for runtime.NumGoroutine()-goroutines > 10+1 { // this one is one more
+			time.Sleep(time.Millisecond)
+		}
+	})
 	runtime.KeepAlive(all)
 }
 
