@@ -163,7 +163,9 @@ func TestLocalTCP(t *testing.T) {
 	if _, err = io.WriteString(client, "unread"); err != nil {
 		t.Fatal(err)
 	}
-	settle()
+	if n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 5000); n != 1 {
+		t.Fatalf("nothing arrives: %v", err)
+	}
 	_ = unix.Close(fd)
 	_ = client.SetReadDeadline(time.Now().Add(5 * time.Second))
 	if _, err = client.Read(make([]byte, 1)); !errors.Is(err, unix.ECONNRESET) {
