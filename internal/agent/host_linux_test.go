@@ -3,6 +3,7 @@ package agent
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net"
 	"os"
@@ -213,7 +214,7 @@ func TestPeerUnnamedAndAbstract(t *testing.T) {
 	check(t, err)
 	defer srv.close()
 	check(t, srv.listen(5))
-	for _, want := range []string{"", "\x00drvsock-test\x00tail"} {
+	for _, want := range []string{"", fmt.Sprintf("\x00drvsock-test-%d\x00tail", os.Getpid())} {
 		fd, err := afunix.NewSocket()
 		check(t, err)
 		if want != "" {
@@ -395,10 +396,12 @@ func TestConnectWaits(t *testing.T) {
 
 func TestConnectionIsNotBlocking(t *testing.T) {
 	dir := folder(t)
-	listener(t, dir+"/srv", func(c *net.UnixConn) { time.Sleep(200 * time.Millisecond); _ = c.Close() })
+	over := make(chan struct{})
+	listener(t, dir+"/srv", func(c *net.UnixConn) { <-over; _ = c.Close() })
 	c, err := testHost(t, dir).dial(t.Context(), hostPath("srv"), afunix.Wait{})
 	check(t, err)
 	defer c.Close()
+	defer close(over)
 	check(t, c.SetReadDeadline(time.Now().Add(20*time.Millisecond)))
 	if _, err := c.Read(make([]byte, 1)); !errors.Is(err, os.ErrDeadlineExceeded) {
 		t.Errorf("read with a deadline: %v", err)
