@@ -76,16 +76,16 @@ func TestSessionStatus(t *testing.T) {
 func TestKilledAgent(t *testing.T) {
 	t.Parallel()
 	s, guest, host := stage(t)
-	start := time.Now()
 	for _, p := range s.Parts()["agent"] { // the link's process may be a shell
 		kill(t, p)
 	}
+	start := time.Now()
 	for _, fd := range []int{5, 7} {
 		if got := guest.Do("recv %d 9", fd); got != "ECONNRESET" {
 			t.Errorf("a connection of the lost link: %s, want ECONNRESET", got)
 		}
 	}
-	if d := time.Since(start); d > 2*time.Second {
+	if d := time.Since(start); d > 5*time.Second {
 		t.Errorf("the connections took %v to fail", d)
 	}
 	back(t, guest, host)
@@ -115,9 +115,7 @@ func TestKilledDaemon(t *testing.T) {
 	if st.Daemon.PID == old || st.Daemon.Stays {
 		t.Errorf("daemon %+v", st.Daemon)
 	}
-	if len(s.Parts()["daemon"]) != 1 {
-		t.Errorf("daemons %v", s.Parts()["daemon"])
-	}
+	until(t, "one daemon is left", func() bool { return len(s.Parts()["daemon"]) == 1 })
 	// It belongs to nobody's run: it goes on when this one's processes are killed.
 	for _, p := range s.Parts()["supervisor"] {
 		kill(t, p)
@@ -231,9 +229,7 @@ func TestReload(t *testing.T) {
 		both(guest, host, "5", "6")
 		both(guest, host, "7", "7")
 		if how == "remove" {
-			if _, err := os.Lstat(sock); !os.IsNotExist(err) {
-				t.Errorf("the forward's socket is left: %v", err)
-			}
+			until(t, "the forward's socket is gone", func() bool { _, err := os.Lstat(sock); return os.IsNotExist(err) })
 			continue
 		}
 		if how == "break" {
@@ -256,7 +252,8 @@ func TestReload(t *testing.T) {
 func TestIdle(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
-	cmd := s.command("daemon", "--on-demand", "--idle", "500ms")
+	rig.ProbeProgram(t) // which may take a while to build
+	cmd := s.command("daemon", "--on-demand", "--idle", "3s")
 	log := lines(t, cmd)
 	until(t, "the daemon runs", func() bool {
 		_, code := s.try("status")
@@ -264,9 +261,9 @@ func TestIdle(t *testing.T) {
 	})
 	guest := s.probe()
 	guest.Want("ok", "socket 3 stream")
-	time.Sleep(time.Second)
-	if _, code := s.try("status"); code != 0 {
-		t.Error("it ended under a session")
+	time.Sleep(4 * time.Second)
+	if st := s.status(); st.Daemon.PID != cmd.Process.Pid {
+		t.Errorf("it ended under a session, and %d came", st.Daemon.PID)
 	}
 	guest.End()
 	ended := ""

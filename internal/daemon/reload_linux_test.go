@@ -2,6 +2,8 @@ package daemon
 
 import (
 	"context"
+	"fmt"
+	"os"
 	"path/filepath"
 	"testing"
 	"time"
@@ -102,7 +104,7 @@ func TestReloadsInOrder(t *testing.T) {
 	n.load = func() (*config.File, error) {
 		n.mu.Lock()
 		n.load = func() (*config.File, error) {
-			return &config.File{Forwards: []config.Forward{{Name: "new", Listen: "@drvsock-test-new", Connect: `C:\x`}}}, nil
+			return &config.File{Forwards: []config.Forward{{Name: "new", Listen: fmt.Sprintf("@drvsock-test-new-%d", os.Getpid()), Connect: `C:\x`}}}, nil
 		}
 		n.mu.Unlock()
 		close(begun)
