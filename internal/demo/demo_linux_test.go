@@ -91,9 +91,10 @@ func processesOf(tmp string) []string {
 func demoCommand(t *testing.T, args ...string) (cmd *exec.Cmd, tmp string) {
 	t.Helper()
 	tmp = folderFor(t)
+	bin := program(t) // which may take a while to build
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	t.Cleanup(cancel)
-	cmd = exec.CommandContext(ctx, program(t), append([]string{"demo"}, args...)...)
+	cmd = exec.CommandContext(ctx, bin, append([]string{"demo"}, args...)...)
 	cmd.Env = append(os.Environ(), "TMPDIR="+tmp)
 	cmd.WaitDelay = 5 * time.Second
 	return cmd, tmp
