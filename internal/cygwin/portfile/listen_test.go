@@ -107,28 +107,23 @@ func TestStrangerTimesOut(t *testing.T) {
 
 func TestTooManyWait(t *testing.T) {
 	l := listenPlain(t, filepath.Join(t.TempDir(), "s"))
-	closed := 0
-	for range maxWaiting + 2 {
+	for i := range maxWaiting + 2 {
 		c := dial(t, l)
 		if _, err := c.Write(l.secret[:]); err != nil {
 			t.Fatal(err)
 		}
-		for range 300 { // until this one waits or is closed
-			_ = c.SetReadDeadline(time.Now().Add(time.Millisecond))
-			if _, err := c.Read(make([]byte, 1)); !errors.Is(err, os.ErrDeadlineExceeded) {
-				closed++
-				break
+		if i >= maxWaiting {
+			_ = c.SetReadDeadline(time.Now().Add(greetTime))
+			if _, err := c.Read(make([]byte, 1)); err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
+				t.Errorf("connection %d, one too many, reads %v", i, err)
 			}
-			l.mu.Lock()
-			idle := l.unproven.Len() == 0
-			l.mu.Unlock()
-			if idle && len(l.proven) < maxWaiting {
-				break
+			continue
+		}
+		for end := time.Now().Add(greetTime); len(l.proven) <= i; time.Sleep(100 * time.Microsecond) {
+			if time.Now().After(end) {
+				t.Fatalf("connection %d doesn't wait, %d do", i, len(l.proven))
 			}
 		}
-	}
-	if closed != 2 {
-		t.Errorf("%d connections were closed, want 2", closed)
 	}
 }
 
