@@ -64,7 +64,17 @@ func TestStatus(t *testing.T) {
 func TestStopAndContinue(t *testing.T) {
 	r := newReaper(t)
 	changes := make(chan unix.WaitStatus, 4)
-	p := start(t, r, "kill -STOP $$; sleep 0.5; exit 3", func(ws unix.WaitStatus) { changes <- ws })
+	rd, wr, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer rd.Close()
+	defer wr.Close()
+	p, err := r.Start("/bin/sh", []string{"sh", "-c", "kill -STOP $$; read x; exit 3"},
+		&syscall.ProcAttr{Env: os.Environ(), Files: []uintptr{rd.Fd(), 1, 2}}, func(ws unix.WaitStatus) { changes <- ws })
+	if err != nil {
+		t.Fatal(err)
+	}
 	next := func() unix.WaitStatus {
 		select {
 		case ws := <-changes:
@@ -81,6 +91,7 @@ func TestStopAndContinue(t *testing.T) {
 	if ws := next(); !ws.Continued() {
 		t.Errorf("got status %#x, want continued", int(ws))
 	}
+	_ = wr.Close()
 	wait(t, "end", p.Done())
 	if got := p.Status().ExitStatus(); got != 3 {
 		t.Errorf("got exit status %d, want 3", got)
