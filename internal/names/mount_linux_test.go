@@ -63,7 +63,7 @@ func unmountBeside(dir string, flags uintptr) error {
 	if err := unix.Unmount(dir, 0); err != nil {
 		return err
 	}
-	n, err := unix.Poll([]unix.PollFd{{Fd: int32(in), Events: unix.POLLIN}}, 2000)
+	n, err := unix.Poll([]unix.PollFd{{Fd: int32(in), Events: unix.POLLIN}}, 10_000)
 	if err == nil && n == 0 {
 		err = errors.New("file system is still mounted somewhere")
 	}

