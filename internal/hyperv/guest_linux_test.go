@@ -46,7 +46,7 @@ func TestMissing(t *testing.T) {
 		if (err == nil) != (c.want == "") || err != nil && !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%s: %v, want %q", c.name, err, c.want)
 		}
-		if d := time.Since(start); d > 100*time.Millisecond {
+		if d := time.Since(start); d > time.Second {
 			t.Errorf("%s: it took %v to know", c.name, d)
 		}
 	}
