@@ -8,6 +8,8 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -311,9 +313,33 @@ func (term *terminal) expect(texts ...string) {
 	}
 }
 
-// settle is what the shell gets to give the terminal to a job, and the job to
-// become what it executes: what is typed before goes to neither.
-const settle = 300 * time.Millisecond
+// given waits until the terminal is a program's that runs: what is typed before
+// the shell has given it away and continued the job goes to neither.
+func (term *terminal) given(program string) {
+	term.t.Helper()
+	for end := time.Now().Add(limit); ; time.Sleep(10 * time.Millisecond) {
+		var group int
+		raw, _ := term.pty.SyscallConn()
+		_ = raw.Control(func(fd uintptr) { group, _ = unix.IoctlGetInt(int(fd), unix.TIOCGPGRP) })
+		there, stopped := false, false
+		files, _ := filepath.Glob("/proc/[0-9]*/stat")
+		for _, file := range files {
+			stat, _ := os.ReadFile(file)
+			_, stat, _ = bytes.Cut(stat, []byte("("))
+			name, rest, _ := bytes.Cut(stat, []byte(")"))
+			if f := strings.Fields(string(rest)); len(f) > 2 && f[2] == strconv.Itoa(group) {
+				there = there || string(name) == program
+				stopped = stopped || f[0] == "T"
+			}
+		}
+		if there && !stopped {
+			return
+		}
+		if time.Now().After(end) {
+			term.t.Fatalf("the terminal is not %s's: group %d", program, group)
+		}
+	}
+}
 
 // TestJobControl has a person at a shell stop, continue and interrupt a command
 // in run, and use a shell in run.
@@ -334,7 +360,7 @@ func TestJobControl(t *testing.T) {
 			for _, argv := range [][]string{sleeper, r.RunArgs(sleeper...)} {
 				term.typed(quoted(argv) + "\n")
 				term.expect("ready")
-				time.Sleep(settle)
+				term.given("sleep")
 				term.typed("\x1a") // ^Z
 				term.expect("Stopped", "$ ")
 				term.typed("bg; echo bg=$?\n")
@@ -344,12 +370,12 @@ func TestJobControl(t *testing.T) {
 				term.expect("Running", "$ ")
 				term.typed("fg\n")
 				term.expect("fg\r\n", "sleep 100")
-				time.Sleep(settle)
+				term.given("sleep")
 				term.typed("\x1a")
 				term.expect("Stopped", "$ ")
 				term.typed("fg\n")
 				term.expect("fg\r\n", "sleep 100")
-				time.Sleep(settle)
+				term.given("sleep")
 				term.typed("\x03") // ^C
 				term.expect("^C", "$ ")
 				term.typed("echo code=$?\n")
@@ -366,7 +392,7 @@ func TestJobControl(t *testing.T) {
 			term.expect("$ ")
 			term.typed("(echo rea\"\"dy; exec sleep 100)\n")
 			term.expect("ready")
-			time.Sleep(settle)
+			term.given("sleep")
 			term.typed("\x1a")
 			term.expect("Stopped", "$ ")
 			term.typed("bg\n")
@@ -377,7 +403,7 @@ func TestJobControl(t *testing.T) {
 			term.expect("code=143", "$ ")
 			term.typed("(echo rea\"\"dy; exec cat)\n")
 			term.expect("ready")
-			time.Sleep(settle)
+			term.given("cat")
 			term.typed("\x03")
 			term.expect("^C", "$ ")
 			term.typed("echo code=$?; tty >/dev/null && echo is-a-t''ty; stty -a | grep -c isig\n")
