@@ -59,7 +59,7 @@ func hostBy(t *testing.T, mount func(string, string, Options) (*FS, error), opts
 // folders of t.TempDir are not.
 func folder(t *testing.T, name string) string {
 	t.Helper()
-	base, err := os.MkdirTemp("", "standin")
+	base, err := os.MkdirTemp("/tmp", "standin")
 	if err != nil {
 		t.Fatal(err)
 	}

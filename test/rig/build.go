@@ -43,7 +43,7 @@ func once(tb testing.TB, key string, build func(file string) *exec.Cmd) string {
 	shared.mu.Lock()
 	defer shared.mu.Unlock()
 	if shared.dir == "" {
-		dir, err := os.MkdirTemp("", "rigbin")
+		dir, err := os.MkdirTemp(Temp(), "rigbin")
 		if err == nil {
 			err = os.Chmod(dir, 0o755)
 		}

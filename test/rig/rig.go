@@ -105,12 +105,30 @@ func own(uid uint32) int {
 	return int(uid)
 }
 
+// Temp is the folder for temporary ones, if every account may search it and its
+// name leaves room for a socket's, and otherwise the machine's.
+func Temp() string {
+	const machine, room = "/tmp", 16
+	dir := os.TempDir()
+	if !filepath.IsAbs(dir) || len(dir) > room {
+		return machine
+	}
+	for d := filepath.Clean(dir); ; d = filepath.Dir(d) {
+		if st, err := os.Stat(d); err != nil || st.Mode().Perm()&0o001 == 0 {
+			return machine
+		}
+		if d == "/" {
+			return dir
+		}
+	}
+}
+
 // Dir makes a folder that every account may search, with a short name since a
 // socket's has little room. It lasts as long as the test.
 func Dir(tb testing.TB) string {
 	tb.Helper()
 	// All of one length, so that addresses in different rigs are.
-	dir := filepath.Join(os.TempDir(), fmt.Sprintf("rig%08d", rand.IntN(1e8)))
+	dir := filepath.Join(Temp(), fmt.Sprintf("rig%08d", rand.IntN(1e8)))
 	err := os.Mkdir(dir, 0o700)
 	if err == nil {
 		err = os.Chmod(dir, 0o755)
