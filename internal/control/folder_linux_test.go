@@ -143,10 +143,25 @@ func TestLock(t *testing.T) {
 
 func folder(t *testing.T) *Folder {
 	t.Helper()
-	f, err := openFolder(filepath.Join(t.TempDir(), "drvsock"), os.Geteuid(), true)
+	f, err := openFolder(filepath.Join(searchable(t), "drvsock"), os.Geteuid(), true)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(f.Close)
 	return f
+}
+
+// searchable makes a folder to which the way is open to all, as it may not be in
+// TMPDIR.
+func searchable(t *testing.T) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("/tmp", "control")
+	if err == nil {
+		err = os.Chmod(dir, 0o755)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	return dir
 }

@@ -364,17 +364,7 @@ func TestStranger(t *testing.T) {
 		called.Store(true)
 		echo(ctx, c)
 	})
-	exe := filepath.Join(t.TempDir(), "test")
-	// The way to the folder, and the program, are open to all.
-	for dir := filepath.Dir(exe); dir != "/"; dir = filepath.Dir(dir) {
-		if dir == os.TempDir() {
-			break
-		}
-		_ = os.Chmod(dir, 0o755)
-	}
-	for dir := filepath.Dir(filepath.Dir(r.f.Socket())); dir != "/" && dir != os.TempDir(); dir = filepath.Dir(dir) {
-		_ = os.Chmod(dir, 0o755)
-	}
+	exe := filepath.Join(searchable(t), "test")
 	self, err := os.ReadFile("/proc/self/exe")
 	if err == nil {
 		err = os.WriteFile(exe, self, 0o755)
