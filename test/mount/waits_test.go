@@ -113,14 +113,18 @@ func TestConnectGivenUp(t *testing.T) {
 		l, _ := os.ReadDir(filepath.Join("/proc", strconv.Itoa(agent), "fd"))
 		return len(l)
 	}
-	before := fds()
+	before, since := fds(), time.Now()
+	until(t, "the agent rests", func() bool {
+		if n := fds(); n != before {
+			before, since = n, time.Now()
+		}
+		return time.Since(since) > 300*time.Millisecond
+	})
 	c, err := patiently(f.view + "/gone")
 	if err != nil {
 		t.Fatal(err)
 	}
-	if fds() <= before {
-		t.Error("nobody asks for the program")
-	}
+	until(t, "somebody asks for the program", func() bool { return fds() > before })
 	c.Close()
 	until(t, "nobody asks any more", func() bool { return fds() <= before })
 
