@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"path/filepath"
 	"strings"
 
@@ -137,6 +138,10 @@ func addForward(cmd *cobra.Command, s Streams, f config.Forward, save bool) erro
 		}
 	}
 	sayForward(s.Out, st)
+	if name := r.KeptOut(os.Getuid()); name != "" {
+		fmt.Fprintf(s.Err, "drvsock: warning: %s can't open the socket: its mode is 0600\n", report.Line(name))
+		fmt.Fprintf(s.Err, "drvsock: hint: drvsock forward rm %s, and again with --mode 0666: the rule holds all the same\n", st.Name)
+	}
 	return nil
 }
 

@@ -135,13 +135,7 @@ func checkOwner(r *Resolved) error {
 		r.Perm = fs.FileMode(n)
 	}
 	if r.Owner != "" {
-		id, err := lookUp(r.Owner, func(name string) (string, error) {
-			u, err := user.Lookup(name)
-			if err != nil {
-				return "", err
-			}
-			return u.Uid, nil
-		})
+		id, err := userID(r.Owner)
 		if err != nil {
 			return field("owner", "no user %q", r.Owner)
 		}
@@ -161,6 +155,32 @@ func checkOwner(r *Resolved) error {
 		r.GID = id
 	}
 	return nil
+}
+
+// userID is the number of a user of this system.
+func userID(name string) (int, error) {
+	return lookUp(name, func(name string) (string, error) {
+		u, err := user.Lookup(name)
+		if err != nil {
+			return "", err
+		}
+		return u.Uid, nil
+	})
+}
+
+// KeptOut returns the first user of this system whom the allow rule names and who
+// can't open the socket, since nothing is said of its mode and owner, "" for none.
+// self is the user who will own it.
+func (r *Resolved) KeptOut(self int) string {
+	if r.Allow == nil || r.From.Side != endpoint.Guest || r.From.Network != wire.NetUnix || r.Perm != 0 || r.UID >= 0 || r.GID >= 0 {
+		return ""
+	}
+	for _, name := range r.Allow.User {
+		if id, err := userID(name); err == nil && id != 0 && id != self {
+			return name
+		}
+	}
+	return ""
 }
 
 // lookUp reads a number, or asks for the one of a name. -1 as uint32 is what

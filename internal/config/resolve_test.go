@@ -162,3 +162,36 @@ func TestDefaultName(t *testing.T) {
 		}
 	}
 }
+
+// TestKeptOut has allow rules for users whom the socket's mode keeps out.
+func TestKeptOut(t *testing.T) {
+	const self = 4711
+	for _, tt := range []struct {
+		name string
+		f    Forward
+		want string
+	}{
+		{"no rule", Forward{}, ""},
+		{"another", Forward{Allow: &Allow{User: []string{"4711", "4712", "4713"}}}, "4712"},
+		{"oneself and root", Forward{Allow: &Allow{User: []string{"4711", "0"}}}, ""},
+		{"no user of this system", Forward{Allow: &Allow{User: []string{`BOX\alice`}}}, ""},
+		{"a mode is given", Forward{Mode: "0600", Allow: &Allow{User: []string{"4712"}}}, ""},
+		{"an owner is given", Forward{Owner: "4712", Allow: &Allow{User: []string{"4712"}}}, ""},
+		{"a pipe", Forward{Listen: `\\.\pipe\x`, Connect: "/x", Allow: &Allow{User: []string{"4712"}}}, ""},
+		{"an abstract name", Forward{Listen: "@x", Allow: &Allow{User: []string{"4712"}}}, "4712"},
+	} {
+		if tt.f.Listen == "" {
+			tt.f.Listen = "/l"
+		}
+		if tt.f.Connect == "" {
+			tt.f.Connect = `C:\c`
+		}
+		r, err := tt.f.Resolve()
+		if err != nil {
+			t.Errorf("%s: %v", tt.name, err)
+		}
+		if got := r.KeptOut(self); got != tt.want {
+			t.Errorf("%s: %q, want %q", tt.name, got, tt.want)
+		}
+	}
+}
