@@ -60,6 +60,7 @@ type bound struct {
 	listens bool         // as far as seen
 	backlog uint32       // of the host's socket, 0 if that doesn't listen
 	over    bool         // its name on the host is somebody else's now
+	unnamed bool         // its name was taken away in the view
 }
 
 // bind carries out the MKNOD that bind(2) is. ok is false for one that is no

@@ -67,7 +67,7 @@ func (s *sockets) restore() {
 func (b *bound) healthy() bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.over {
+	if b.over || b.unnamed {
 		return true
 	}
 	select {
@@ -89,10 +89,20 @@ func (b *bound) moved(dir *node, base string) {
 	case <-b.gone: // and with it what it held
 		old = dir
 	default:
-		b.dir, b.base = dir, base
+		b.dir, b.base, b.unnamed = dir, base, false
 	}
 	b.mu.Unlock()
 	b.v.drop(old, 1)
+}
+
+// lost notes that a name leads to the socket's file no more. A socket lives on
+// without a name, which may be another's by the time that the link is lost.
+func (b *bound) lost(dir *node, base string) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.dir == dir && b.base == base {
+		b.unnamed = true
+	}
 }
 
 // again is the request that makes the host's socket anew, under the name that

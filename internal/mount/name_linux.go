@@ -129,7 +129,10 @@ func (v *view) remove(in *fuse.InHeader, name string, flags int) fuse.Status {
 // leaving is a name that is about to be removed.
 type leaving struct {
 	v    *view
+	dir  *node
+	base string
 	n    *node // grabbed; nil for none that is known
+	sock *node // the same where it is a socket, as it has a descriptor anyway
 	st   unix.Stat_t
 	last bool // the file has no other name
 }
@@ -137,12 +140,14 @@ type leaving struct {
 // leaves looks at a name before it is removed: the kernel may go on using the
 // file, which then can't be found by that name any more.
 func (v *view) leaves(dir *node, name string) (l leaving) {
-	l.v = v
+	l.v, l.dir, l.base = v, dir, name
 	if unix.Fstatat(dir.fd, name, &l.st, unix.AT_SYMLINK_NOFOLLOW) != nil {
 		return l
 	}
 	l.last = l.st.Nlink <= 1
+	sock := l.asSocket()
 	v.mu.Lock()
+	l.sock = v.keys[keyOf(&sock)]
 	n := v.keys[keyOf(&l.st)]
 	if n != nil && n.dir == nil { // which is held anyway
 		n = nil
@@ -156,6 +161,14 @@ func (v *view) leaves(dir *node, name string) (l leaving) {
 	return l
 }
 
+// asSocket is what the file shows, or would if it were shown as the socket that it
+// may be.
+func (l *leaving) asSocket() unix.Stat_t {
+	st := l.st
+	st.Mode = st.Mode&^unix.S_IFMT | unix.S_IFSOCK
+	return st
+}
+
 // end is called when the name was removed, or was not for err. From then on the
 // next file with the number of one that is gone is another: file systems use
 // numbers again at once, and their clocks are coarse.
@@ -166,11 +179,15 @@ func (l *leaving) end(err error) {
 		}
 		return
 	}
+	if l.sock != nil {
+		if b := l.sock.boundSocket(); b != nil {
+			b.lost(l.dir, l.base)
+		}
+	}
 	if !l.last {
 		return
 	}
-	sock := l.st
-	sock.Mode = l.st.Mode&^unix.S_IFMT | unix.S_IFSOCK
+	sock := l.asSocket()
 	l.v.mu.Lock()
 	defer l.v.mu.Unlock()
 	delete(l.v.keys, keyOf(&l.st))

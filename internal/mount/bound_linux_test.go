@@ -1,0 +1,74 @@
+package mount
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// stream makes a socket.
+func stream(t *testing.T) int {
+	t.Helper()
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return fd
+}
+
+// says is answers with little patience.
+func says(path string) error {
+	c, err := net.Dial("unix", path)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	_ = c.SetDeadline(time.Now().Add(time.Second))
+	_, err = c.Read(make([]byte, 1))
+	return err
+}
+
+// TestNameTaken has servers whose name was removed, or given to a next one, live
+// on while the link is lost: the name stays what it was.
+func TestNameTaken(t *testing.T) {
+	beneath, at, h, m := mounted(t, nil)
+	listen(t, at+"/removed")
+	if err := os.Remove(at + "/removed"); err != nil {
+		t.Fatal(err)
+	}
+	var want []string
+	for i := range 8 { // as those to bring back come in no order
+		p := fmt.Sprint(at, "/next", i)
+		old := stream(t) // who connects to it is not answered
+		defer unix.Close(old)
+		if err := errors.Join(unix.Bind(old, &unix.SockaddrUnix{Name: p}), unix.Listen(old, 8)); err != nil {
+			t.Fatal(err)
+		}
+		if i%2 == 0 {
+			if err := os.Remove(p); err != nil {
+				t.Fatal(err)
+			}
+			listen(t, p)
+		} else {
+			listen(t, p+"~")
+			if err := os.Rename(p+"~", p); err != nil {
+				t.Fatal(err)
+			}
+		}
+		want = append(want, fmt.Sprint(beneath, "/next", i))
+	}
+	h.lose()
+	h.connect(beneath)
+	m.LinkUp()
+	for _, p := range want {
+		until(t, "the host reaches "+p, func() bool { return says(p) == nil })
+	}
+	if _, err := os.Lstat(beneath + "/removed"); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("a name that was removed: %v", err)
+	}
+}
