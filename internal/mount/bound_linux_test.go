@@ -21,6 +21,12 @@ func stream(t *testing.T) int {
 	return fd
 }
 
+func (s *sockets) count() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.bound)
+}
+
 // says is answers with little patience.
 func says(path string) error {
 	c, err := net.Dial("unix", path)
@@ -70,5 +76,27 @@ func TestNameTaken(t *testing.T) {
 	}
 	if _, err := os.Lstat(beneath + "/removed"); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("a name that was removed: %v", err)
+	}
+}
+
+// TestBindTwice binds a socket that has a name already: it keeps that, and has no
+// other.
+func TestBindTwice(t *testing.T) {
+	beneath, at, h, m := mounted(t, nil)
+	fd := stream(t)
+	defer unix.Close(fd)
+	if err := unix.Bind(fd, &unix.SockaddrUnix{Name: at + "/a"}); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Bind(fd, &unix.SockaddrUnix{Name: at + "/b"}); err != unix.EINVAL {
+		t.Fatalf("second bind: %v", err)
+	}
+	until(t, "there is one socket", func() bool { return m.v.sockets.count() == 1 })
+	h.lose()
+	h.connect(beneath)
+	m.LinkUp()
+	until(t, "the socket is back", func() bool { _, err := os.Lstat(beneath + "/a"); return err == nil })
+	if _, err := os.Lstat(beneath + "/b"); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the name that it did not get: %v", err)
 	}
 }

@@ -94,16 +94,17 @@ func (s *sockets) add(b *bound) {
 	s.poke()
 }
 
-// of finds the live socket with this inode, or nil.
-func (s *sockets) of(inode uint32) *bound {
+// of finds the live socket with this inode, or nil. If it was bound more than once,
+// the first is what it is bound to.
+func (s *sockets) of(inode uint32) (first *bound) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for b := range s.bound {
-		if b.number.Load() == inode {
-			return b
+		if b.number.Load() == inode && (first == nil || b.since.Before(first.since)) {
+			first = b
 		}
 	}
-	return nil
+	return first
 }
 
 func (s *sockets) watchMet(m *met) {
@@ -243,7 +244,7 @@ func (s *sockets) single(d *diag, b *bound) {
 	case err == nil:
 		if b.is(&e) {
 			b.state(&e)
-		} else if b.found || time.Since(b.since) > bareFor {
+		} else if b.found || e.vfsInode != 0 || time.Since(b.since) > bareFor { // or it was bound before
 			s.remove(b)
 		}
 	case errors.Is(err, unix.ENOENT):
@@ -258,7 +259,7 @@ func (b *bound) is(e *seen) bool {
 	if b.found {
 		return e.inode == b.inode && e.cookie == b.cookie
 	}
-	return e.vfsDev == b.v.sockets.vfsDev
+	return e.vfsDev == b.v.sockets.vfsDev && e.vfsInode == uint32(b.node.ino)
 }
 
 // state takes in what the kernel says of the socket.
