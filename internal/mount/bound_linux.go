@@ -45,6 +45,8 @@ type bound struct {
 	gone  chan struct{}
 	gate  link.Gate // of host programs that come
 
+	turning sync.Mutex // held while the host's socket is made anew
+
 	number atomic.Uint32 // inode of the socket itself, 0 if unknown
 
 	// Used by the watch alone.
@@ -61,6 +63,8 @@ type bound struct {
 	backlog uint32       // of the host's socket, 0 if that doesn't listen
 	over    bool         // its name on the host is somebody else's now
 	unnamed bool         // its name was taken away in the view
+
+	connecting int // by how many calls it may have become a connection
 }
 
 // bind carries out the MKNOD that bind(2) is. ok is false for one that is no

@@ -100,3 +100,92 @@ func TestBindTwice(t *testing.T) {
 		t.Errorf("the name that it did not get: %v", err)
 	}
 }
+
+// TestConnectFails has a socket with a name fail to connect, and be a server then.
+func TestConnectFails(t *testing.T) {
+	beneath, at, h, m := mounted(t, nil)
+	none := stream(t)
+	if err := unix.Bind(none, &unix.SockaddrUnix{Name: beneath + "/none"}); err != nil {
+		t.Fatal(err)
+	}
+	unix.Close(none)
+	fd := stream(t)
+	defer unix.Close(fd)
+	if err := unix.Bind(fd, &unix.SockaddrUnix{Name: at + "/n"}); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Connect(fd, &unix.SockaddrUnix{Name: at + "/none"}); err != unix.ECONNREFUSED {
+		t.Fatalf("connect: %v", err)
+	}
+	if err := unix.Listen(fd, 8); err != nil {
+		t.Fatal(err)
+	}
+	reached := func() bool {
+		c := stream(t)
+		defer unix.Close(c)
+		return unix.Connect(c, &unix.SockaddrUnix{Name: beneath + "/n"}) == nil
+	}
+	until(t, "the host reaches the guest", reached)
+	h.lose()
+	h.connect(beneath)
+	m.LinkUp()
+	until(t, "the host reaches the guest again", reached)
+}
+
+// TestRemovedThenConnects removes the name of a client's socket before it connects.
+func TestRemovedThenConnects(t *testing.T) {
+	beneath, at, _, _ := mounted(t, nil)
+	listen(t, beneath+"/h")
+	fd := stream(t)
+	defer unix.Close(fd)
+	if err := unix.Bind(fd, &unix.SockaddrUnix{Name: at + "/n"}); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Remove(at + "/n"); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Connect(fd, &unix.SockaddrUnix{Name: at + "/h"}); err != nil {
+		t.Fatal(err)
+	}
+	if n, err := unix.Read(fd, make([]byte, 1)); n != 1 {
+		t.Errorf("read: %d, %v", n, err)
+	}
+	if _, err := os.Lstat(beneath + "/n"); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("a name that was removed: %v", err)
+	}
+}
+
+// TestThreadsConnectOne has several threads connect one socket that has a name: one
+// of them succeeds, and nobody waits.
+func TestThreadsConnectOne(t *testing.T) {
+	beneath, at, _, _ := mounted(t, nil)
+	listen(t, beneath+"/h")
+	from := time.Now()
+	for i := range 10 {
+		fd := stream(t)
+		if err := unix.Bind(fd, &unix.SockaddrUnix{Name: fmt.Sprint(at, "/", i)}); err != nil {
+			t.Fatal(err)
+		}
+		errs := make(chan error, 3)
+		for range cap(errs) {
+			go func() { errs <- unix.Connect(fd, &unix.SockaddrUnix{Name: at + "/h"}) }()
+		}
+		connected := 0
+		for range cap(errs) {
+			switch err := <-errs; err {
+			case nil:
+				connected++
+			case unix.EISCONN, unix.EINVAL:
+			default:
+				t.Errorf("round %d: %v", i, err)
+			}
+		}
+		if connected != 1 {
+			t.Errorf("round %d: %d threads connected", i, connected)
+		}
+		unix.Close(fd)
+	}
+	if d := time.Since(from); d > limit/2 {
+		t.Errorf("took %v", d)
+	}
+}

@@ -63,11 +63,33 @@ func (s *sockets) restore() {
 	}
 }
 
+// mendAll begins to bring the sockets back, unless the view is going.
+func (s *sockets) mendAll() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.over {
+		return
+	}
+	s.ended.Add(1)
+	go s.restore()
+}
+
+// mendMissed has b brought back if its link was lost while b was none of those to
+// bring back.
+func (s *sockets) mendMissed(b *bound) {
+	s.mu.Lock()
+	there := s.bound[b]
+	s.mu.Unlock()
+	if there && !b.healthy() {
+		s.mendAll()
+	}
+}
+
 // healthy tells if the socket needs no new host socket.
 func (b *bound) healthy() bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.over || b.unnamed {
+	if b.over || b.unnamed || b.connecting > 0 {
 		return true
 	}
 	select {
@@ -125,6 +147,13 @@ func (b *bound) rebind(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
 	v := b.v
+	if !b.turning.TryLock() {
+		return errors.New("the program connects it")
+	}
+	defer b.turning.Unlock()
+	if b.healthy() {
+		return nil
+	}
 	req, err := b.again()
 	if err != nil {
 		return err

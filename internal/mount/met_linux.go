@@ -114,42 +114,6 @@ func (v *view) meet(cancel <-chan struct{}, in *fuse.InHeader, dir *node, name s
 	return nil
 }
 
-// connects says that the socket is about to be a connection, whose loss nobody
-// can mend, and returns its stream. A host's socket that listens can't connect,
-// so one that does by anticipation is made anew.
-func (b *bound) connects(ctx context.Context) (*link.Stream, error) {
-	b.mu.Lock()
-	old, early := b.handle, b.backlog > 0 && !b.listens
-	b.over = true
-	b.mu.Unlock()
-	if !early {
-		return old, nil
-	}
-	old.Reset(errno.Errorf(errno.ECONNABORTED, errno.LayerGuest, "the program connects"))
-	for {
-		req, err := b.again()
-		if err != nil {
-			return nil, err
-		}
-		handle, _, err := b.v.opts.Host.Open(ctx, req)
-		if errors.Is(err, errno.EADDRINUSE) && ctx.Err() == nil { // not taken back yet
-			time.Sleep(time.Millisecond)
-			continue
-		}
-		if err != nil {
-			return nil, err
-		}
-		if fd, st, err := b.newFile(); err == nil {
-			b.v.rekey(b.node, fd, &st)
-		}
-		b.v.opts.Host.Route(handle, b.accepted)
-		b.mu.Lock()
-		b.handle, b.backlog = handle, 0
-		b.mu.Unlock()
-		return handle, nil
-	}
-}
-
 func callerOf(t *lookup.Task) wire.Caller {
 	return wire.Caller{UID: t.EUID, GID: t.EGID, PID: uint32(t.TGID), Program: t.Name}
 }

@@ -322,12 +322,4 @@ func (s *served) abort() bool {
 	return true
 }
 
-func (s *served) linkUp() {
-	s.v.sockets.mu.Lock()
-	defer s.v.sockets.mu.Unlock()
-	if s.v.sockets.over {
-		return
-	}
-	s.v.sockets.ended.Add(1)
-	go s.v.sockets.restore()
-}
+func (s *served) linkUp() { s.v.sockets.mendAll() }

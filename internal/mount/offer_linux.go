@@ -30,6 +30,7 @@ type offer struct {
 	tid    int
 	ino    uint64 // of the program's socket, 0 if unknown
 	timer  *time.Timer
+	own    *bound             // the program's socket, if the host knows it
 	cancel context.CancelFunc // of the question
 
 	asked  chan struct{} // closed when there is an answer, the next two
@@ -41,7 +42,7 @@ type offer struct {
 // socket, if the host knows it.
 func (v *view) ask(tid int, ino uint64, req wire.Request, own *bound) *offer {
 	ctx, cancel := context.WithCancel(context.Background())
-	o := &offer{tid: tid, ino: ino, cancel: cancel, asked: make(chan struct{})}
+	o := &offer{tid: tid, ino: ino, own: own, cancel: cancel, asked: make(chan struct{})}
 	go func() {
 		defer close(o.asked)
 		defer cancel()
@@ -49,15 +50,18 @@ func (v *view) ask(tid int, ino uint64, req wire.Request, own *bound) *offer {
 		if own != nil {
 			ctx, cancel := context.WithTimeout(ctx, bindFor)
 			defer cancel()
-			handle, err := own.connects(ctx)
-			if err != nil {
-				o.err = err
-				return
+			var handle *link.Stream
+			if handle, o.err = own.connects(ctx); handle != nil {
+				req.From = handle.ID()
+				open = handle.Link().Open
 			}
-			req.From = handle.ID()
-			open = handle.Link().Open
 		}
-		o.stream, _, o.err = open(ctx, req)
+		if o.err == nil {
+			o.stream, _, o.err = open(ctx, req)
+		}
+		if o.err != nil && own != nil {
+			own.stays()
+		}
 	}()
 	return o
 }
@@ -91,8 +95,12 @@ func (o *offer) drop(why string) {
 	o.cancel()
 	go func() {
 		<-o.asked
-		if o.stream != nil {
-			o.stream.Reset(errno.Errorf(errno.ECONNABORTED, errno.LayerGuest, "%s", why))
+		if o.stream == nil {
+			return
+		}
+		o.stream.Reset(errno.Errorf(errno.ECONNABORTED, errno.LayerGuest, "%s", why))
+		if o.own != nil {
+			o.own.stays()
 		}
 	}()
 }
