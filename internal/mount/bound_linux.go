@@ -197,11 +197,19 @@ func (v *view) hostPathOf(n *node) ([]byte, error) {
 // relative is the path beneath from the root to n, or to name in it. The kernel
 // knows it, whatever was renamed since n was found.
 func (v *view) relative(n *node, name string) (string, error) {
-	path, err := readlink(n.fd)
+	v.mu.Lock()
+	top := v.nodes[fuse.FUSE_ROOT_ID]
+	if top == nil { // released
+		v.mu.Unlock()
+		return "", unix.ENOTCONN
+	}
+	fd, rootFD := n.fd, top.fd
+	v.mu.Unlock()
+	path, err := readlink(fd)
 	if err != nil {
 		return "", err
 	}
-	root, err := readlink(v.root().fd)
+	root, err := readlink(rootFD)
 	if err != nil {
 		return "", err
 	}

@@ -189,3 +189,17 @@ func TestThreadsConnectOne(t *testing.T) {
 		t.Errorf("took %v", d)
 	}
 }
+
+// TestPathAfterRelease asks for a path when the view is no more, as who has waited
+// for the host until then may.
+func TestPathAfterRelease(t *testing.T) {
+	_, _, _, m := mounted(t, nil)
+	root := m.v.root()
+	if err := m.Close(); err != nil {
+		t.Fatal(err)
+	}
+	<-m.Done()
+	if _, err := m.v.hostPath(root, "x"); err != unix.ENOTCONN {
+		t.Errorf("path in a view that is gone: %v", err)
+	}
+}

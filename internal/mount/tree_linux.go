@@ -420,6 +420,7 @@ func (v *view) release() {
 	for _, n := range v.nodes {
 		if n.fd >= 0 {
 			_ = unix.Close(n.fd)
+			n.fd = -1
 		}
 	}
 	for _, h := range v.handles {
