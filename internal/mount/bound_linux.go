@@ -79,6 +79,9 @@ func (v *view) bind(cancel <-chan struct{}, in *fuse.MknodIn, name string, out *
 	if c.doing == doingOther || c.doing == doingConnect {
 		return 0, false
 	}
+	if !v.begin() {
+		return fuse.Status(unix.ENOTCONN), true
+	}
 	b := &bound{v: v, gone: make(chan struct{}), since: time.Now()}
 	if fd := c.socket(tid); fd >= 0 {
 		defer unix.Close(fd)
@@ -127,6 +130,9 @@ func (v *view) bind(cancel <-chan struct{}, in *fuse.MknodIn, name string, out *
 	if err != nil {
 		v.log.Warn("the socket that the host made is not seen", "path", string(path), "err", err)
 		b.handle.Reset(errno.FromSystem(err, errno.LayerGuest)) // which takes the bind back
+		if n != nil {
+			v.drop(n, 1)
+		}
 		return fuse.Status(number(err)), true
 	}
 	v.hold(n)
@@ -142,7 +148,12 @@ func (v *view) bind(cancel <-chan struct{}, in *fuse.MknodIn, name string, out *
 			v.log.Warn("the host's socket does not listen", "path", string(path), "err", err)
 		}
 	}
-	v.sockets.add(b)
+	if !v.sockets.add(b) {
+		b.handle.Reset(errno.Errorf(errno.ECONNABORTED, errno.LayerGuest, "the view is gone"))
+		v.drop(n, 2)
+		v.drop(dir, 1)
+		return fuse.Status(unix.ENOTCONN), true
+	}
 	v.log.Debug("bound", "path", string(path), "pid", b.made.Caller.PID, "program", b.made.Caller.Program)
 	v.entry(n, &st, out)
 	return fuse.OK, true

@@ -207,13 +207,12 @@ func (n *node) meeting(v *view, name string) (*met, error) {
 	}
 	m := &met{v: v, node: n, l: l.(*net.UnixListener), file: f, used: time.Now(), offers: map[int][]*offer{}}
 	m.l.SetUnlinkOnClose(false)
-	if !v.begin() {
+	if !v.sockets.watchMet(m) {
 		_ = l.Close()
 		return nil, unix.ENOTCONN
 	}
 	kept = true
 	n.host = m
-	v.sockets.watchMet(m)
 	go m.serve()
 	return m, nil
 }

@@ -79,6 +79,10 @@ func (s *sockets) diagOf(tid int) (*diag, error) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.over {
+		d.close()
+		return nil, unix.ENOTCONN
+	}
 	if old := s.diags[ns]; old != nil {
 		d.close()
 		return old, nil
@@ -87,11 +91,16 @@ func (s *sockets) diagOf(tid int) (*diag, error) {
 	return d, nil
 }
 
-func (s *sockets) add(b *bound) {
+// add has a socket watched, unless the view is going.
+func (s *sockets) add(b *bound) bool {
 	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.over {
+		return false
+	}
 	s.bound[b] = true
-	s.mu.Unlock()
 	s.poke()
+	return true
 }
 
 // of finds the live socket with this inode, or nil. If it was bound more than once,
@@ -107,10 +116,14 @@ func (s *sockets) of(inode uint32) (first *bound) {
 	return first
 }
 
-func (s *sockets) watchMet(m *met) {
+// watchMet has a listener be one of ours, unless the view is going.
+func (s *sockets) watchMet(m *met) bool {
 	s.mu.Lock()
-	s.mets[m] = true
-	s.mu.Unlock()
+	defer s.mu.Unlock()
+	if !s.over {
+		s.mets[m] = true
+	}
+	return !s.over
 }
 
 // endMet takes a listener away, if nobody else has.
@@ -370,6 +383,8 @@ func (s *sockets) close() {
 		m.node.mu.Unlock()
 	}
 	s.ended.Wait()
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	for _, d := range s.diags {
 		d.close()
 	}

@@ -1,0 +1,72 @@
+package mount
+
+import (
+	"errors"
+	"os"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"drvsock/internal/link"
+)
+
+// TestBindWhenUnmounted binds from a folder of a view that somebody has unmounted:
+// there will be nobody to let host programs in, nor to see the socket's end.
+func TestBindWhenUnmounted(t *testing.T) {
+	beneath, at, _, m := mounted(t, nil)
+	dir, err := unix.Open(at, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(dir)
+	if err := unix.Unmount(at, unix.MNT_DETACH); err != nil {
+		t.Fatal(err)
+	}
+	<-m.Unmounted()
+	m.v.sockets.close() // which has begun
+	fd := stream(t)
+	defer unix.Close(fd)
+	if err := unix.Bind(fd, &unix.SockaddrUnix{Name: procFD(dir) + "/n"}); err != unix.ENOTCONN {
+		t.Errorf("bind: %v, want %v", err, unix.ENOTCONN)
+	}
+	if n := m.v.sockets.count(); n > 0 {
+		t.Errorf("%d sockets are left", n)
+	}
+	if _, err := os.Lstat(beneath + "/n"); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("its file: %v", err)
+	}
+}
+
+// closing is a Host that ends the view's sockets when it is asked to route for one.
+type closing struct {
+	*near
+	then func()
+}
+
+func (h *closing) Route(s *link.Stream, fn func(*link.Incoming)) {
+	h.near.Route(s, fn)
+	h.then()
+}
+
+// TestUnmountedWhileBinding has the view go while a socket is bound in it.
+func TestUnmountedWhileBinding(t *testing.T) {
+	h := &closing{}
+	var v *view
+	beneath, at, _, _ := mounted(t, func(w *view) {
+		v, h.near = w, w.opts.Host.(*near)
+		w.opts.Host = h
+	})
+	h.then = v.sockets.close
+	fd := stream(t)
+	defer unix.Close(fd)
+	if err := unix.Bind(fd, &unix.SockaddrUnix{Name: at + "/n"}); err != unix.ENOTCONN {
+		t.Errorf("bind: %v, want %v", err, unix.ENOTCONN)
+	}
+	if n := v.sockets.count(); n > 0 {
+		t.Errorf("%d sockets are left", n)
+	}
+	until(t, "its file is gone", func() bool {
+		_, err := os.Lstat(beneath + "/n")
+		return errors.Is(err, os.ErrNotExist)
+	})
+}
