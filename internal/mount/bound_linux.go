@@ -123,7 +123,7 @@ func (v *view) bind(cancel <-chan struct{}, in *fuse.MknodIn, name string, out *
 		}
 		return fuse.Status(number(err)), true
 	}
-	n, st, err := v.appeared(dir, name)
+	n, st, err := v.appeared(dir, name, b.handle.Link().Done())
 	if err == nil {
 		err = v.own(n, &st, in)
 	}
@@ -154,17 +154,24 @@ func (v *view) bind(cancel <-chan struct{}, in *fuse.MknodIn, name string, out *
 		v.drop(dir, 1)
 		return fuse.Status(unix.ENOTCONN), true
 	}
+	v.sockets.mendMissed(b) // if the link was lost before it was one of them
 	v.log.Debug("bound", "path", string(path), "pid", b.made.Caller.PID, "program", b.made.Caller.Program)
 	v.entry(n, &st, out)
 	return fuse.OK, true
 }
 
-// appeared finds the file that the agent made.
-func (v *view) appeared(dir *node, name string) (*node, unix.Stat_t, error) {
-	for start := time.Now(); ; time.Sleep(5 * time.Millisecond) {
+// appeared finds the file that the agent made. When the link is lost, the agent
+// takes it away.
+func (v *view) appeared(dir *node, name string, lost <-chan struct{}) (*node, unix.Stat_t, error) {
+	for start := time.Now(); ; {
 		n, st, err := v.findSocket(dir, name)
 		if err != unix.ENOENT || time.Since(start) > appearFor {
 			return n, st, err
+		}
+		select {
+		case <-lost:
+			return nil, st, unix.ENETDOWN
+		case <-time.After(5 * time.Millisecond):
 		}
 	}
 }

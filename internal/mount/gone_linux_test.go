@@ -1,13 +1,17 @@
 package mount
 
 import (
+	"context"
 	"errors"
+	"fmt"
 	"os"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
 	"drvsock/internal/link"
+	"drvsock/internal/wire"
 )
 
 // TestBindWhenUnmounted binds from a folder of a view that somebody has unmounted:
@@ -69,4 +73,53 @@ func TestUnmountedWhileBinding(t *testing.T) {
 		_, err := os.Lstat(beneath + "/n")
 		return errors.Is(err, os.ErrNotExist)
 	})
+}
+
+// losing is a Host that loses the link behind a KindBind.
+type losing struct{ *near }
+
+func (h *losing) Open(ctx context.Context, req wire.Request) (*link.Stream, wire.Answer, error) {
+	s, ans, err := h.near.Open(ctx, req)
+	if req.Kind == wire.KindBind {
+		h.lose()
+	}
+	return s, ans, err
+}
+
+// TestLinkLostWithFile loses the link, and with it the socket's file, before that
+// was seen: it is as if there had been no link.
+func TestLinkLostWithFile(t *testing.T) {
+	_, at, _, _ := mounted(t, func(v *view) { v.opts.Host = &losing{v.opts.Host.(*near)} })
+	fd := stream(t)
+	defer unix.Close(fd)
+	if err := unix.Bind(fd, &unix.SockaddrUnix{Name: at + "/n"}); err != unix.ENETDOWN {
+		t.Errorf("bind: %v, want %v", err, unix.ENETDOWN)
+	}
+}
+
+// TestLinkLostWhileBinding has another link take the place of the one by which a
+// socket is bound, before that is known as one to bring back.
+func TestLinkLostWhileBinding(t *testing.T) {
+	h := &closing{}
+	beneath, at, _, m := mounted(t, func(v *view) {
+		h.near = v.opts.Host.(*near)
+		v.opts.Host = h
+	})
+	lost := false
+	h.then = func() {
+		if !lost {
+			lost = true
+			h.lose()
+			h.connect(beneath)
+			m.LinkUp()
+			time.Sleep(50 * time.Millisecond) // in which all sockets are brought back
+		}
+	}
+	for i := range 2 {
+		listen(t, fmt.Sprint(at, "/", i))
+	}
+	for i := range 2 {
+		p := fmt.Sprint(beneath, "/", i)
+		until(t, "the host reaches the guest", func() bool { return answers(p) == nil })
+	}
 }
