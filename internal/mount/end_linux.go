@@ -36,6 +36,9 @@ func newEnd(c *net.UnixConn, pid int) (*end, error) {
 	return &end{UnixConn: c, pid: pid, own: st.Ino}, nil
 }
 
+// peer is the inode of the program's socket: 0 if that was not accepted yet.
+func (e *end) peer() (uint32, error) { return peerInode(uint32(e.own)) }
+
 // rescanAfter is how long a look at all programs' descriptors is good for, so
 // that many connections which fail together cost one look.
 const rescanAfter = 100 * time.Millisecond
@@ -45,7 +48,7 @@ const rescanAfter = 100 * time.Millisecond
 // receive queue gives its peer ECONNRESET (unix_release_sock). So a byte is put
 // into our queue, from the program's own socket where we may copy that.
 func (e *end) Abort() {
-	peer, err := peerInode(uint32(e.own))
+	peer, err := e.peer()
 	if err != nil || peer == 0 { // 0: not accepted yet
 		return
 	}

@@ -13,7 +13,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"drvsock/internal/errno"
-	"drvsock/internal/link"
 	"drvsock/internal/lookup"
 	"drvsock/internal/relay"
 	"drvsock/internal/wire"
@@ -110,7 +109,13 @@ func (v *view) meet(cancel <-chan struct{}, in *fuse.InHeader, dir *node, name s
 	default:
 		v.log.Info("connect goes on in the background", "path", string(req.Path), "pid", req.Caller.PID, "program", req.Caller.Program)
 	}
-	m.offer(task.TGID, o)
+	for !m.offer(task.TGID, o) { // the listener was closed meanwhile
+		if m, err = n.meeting(v, name); err != nil {
+			o.drop("no listener for the program")
+			v.log.Warn("socket of the host", "name", name, "err", err)
+			return unix.ECONNREFUSED
+		}
+	}
 	return nil
 }
 
@@ -220,7 +225,7 @@ func (n *node) meeting(v *view, name string) (*met, error) {
 // serve accepts until the listener is closed.
 func (m *met) serve() {
 	for pause := time.Millisecond; ; {
-		s, ok := m.unasked()
+		o, ok := m.unasked()
 		if !ok {
 			return
 		}
@@ -229,7 +234,7 @@ func (m *met) serve() {
 		case err == nil:
 			pause = time.Millisecond
 			if m.v.begin() {
-				go m.join(c, s)
+				go m.join(c, o)
 				continue
 			}
 			_ = c.Close()
@@ -238,8 +243,8 @@ func (m *met) serve() {
 			time.Sleep(pause)
 			pause = min(2*pause, time.Second)
 		}
-		if s != nil {
-			s.Reset(errno.Errorf(errno.ECONNABORTED, errno.LayerGuest, "the program did not connect"))
+		if o != nil {
+			o.drop("the program did not connect")
 		}
 		if errors.Is(err, net.ErrClosed) {
 			return
@@ -250,9 +255,11 @@ func (m *met) serve() {
 // unasked waits for a client. For one whose coming was not foreseen it asks the
 // agent before the client is accepted: if that refuses, our listener is closed,
 // which resets those who were not accepted (unix_release_sock), where closing an
-// accepted connection looks like its end. It returns the agent's connection, nil
-// for a client with an offer, and false if there is no listener any more.
-func (m *met) unasked() (_ *link.Stream, ok bool) {
+// accepted connection looks like its end. An agent that takes its time is asked no
+// longer than the lookup of a connect would be, as others wait behind this client.
+// It returns the offer for it, nil for a client that may have its own, and false if
+// there is no listener any more.
+func (m *met) unasked() (_ *offer, ok bool) {
 	raw, err := m.file.SyscallConn()
 	if err != nil {
 		return nil, false
@@ -270,49 +277,40 @@ func (m *met) unasked() (_ *link.Stream, ok bool) {
 	if foreseen {
 		return nil, true
 	}
-	s, err := m.late(caller)
-	if err == nil {
-		return s, true
+	o := m.late(caller)
+	_, err = o.wait(nil)
+	if err == nil || !m.v.sockets.endMet(m) {
+		return o, true
 	}
 	m.v.log.Info("connection reset: the host refused it", "pid", caller.PID, "program", caller.Program, "err", err)
-	m.v.sockets.endMet(m)
 	return nil, false
 }
 
-// join relays one connection, by way of s if that is not nil.
-func (m *met) join(c *net.UnixConn, s *link.Stream) {
+// join relays one connection, by way of o if that is not nil.
+func (m *met) join(c *net.UnixConn, o *offer) {
 	defer m.v.busy()()
-	cred, err := peerOf(c)
+	e, cred, err := newPeer(c)
 	if err != nil {
-		_ = c.Close()
-		if s != nil {
-			s.Reset(errno.FromSystem(err, errno.LayerGuest))
+		if o != nil {
+			o.drop(err.Error())
 		}
 		return
 	}
-	if s == nil {
-		if o := m.take(int(cred.Pid)); o != nil {
-			if s, err = o.meet(c); err != nil {
-				m.v.log.Info("connection reset: the host refused it", "pid", cred.Pid, "err", err)
-				reset(c, int(cred.Pid))
-				return
-			}
-		}
+	if o == nil {
+		o = m.take(e)
 	}
-	if s == nil {
+	if o == nil {
 		caller := wire.Caller{UID: cred.Uid, GID: cred.Gid, PID: uint32(cred.Pid)}
 		if t, err := lookup.ReadTask(int(cred.Pid)); err == nil {
 			caller.Program = t.Name
 		}
-		if s, err = m.late(caller); err != nil {
-			m.v.log.Info("connection reset: the host refused it", "pid", cred.Pid, "err", err)
-			reset(c, int(cred.Pid))
-			return
-		}
+		o = m.late(caller)
 	}
-	e, err := newEnd(c, int(cred.Pid))
+	s, err := o.meet(c)
 	if err != nil {
-		s.Reset(errno.FromSystem(err, errno.LayerGuest))
+		m.v.log.Info("connection reset: the host refused it", "pid", cred.Pid, "err", err)
+		e.Abort()
+		_ = e.Close()
 		return
 	}
 	if err := relay.Join(e, s); err != nil {
@@ -321,15 +319,25 @@ func (m *met) join(c *net.UnixConn, s *link.Stream) {
 }
 
 // late asks the agent for a connection that was not foreseen.
-func (m *met) late(caller wire.Caller) (*link.Stream, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
-	defer cancel()
+func (m *met) late(caller wire.Caller) *offer {
 	path, err := m.v.hostPathOf(m.node)
 	if err != nil {
-		return nil, err
+		o := &offer{cancel: func() {}, asked: make(chan struct{}), err: err}
+		close(o.asked)
+		return o
 	}
-	s, _, err := m.v.opts.Host.Open(ctx, wire.Request{Kind: wire.KindConnect, Path: path, Caller: caller})
-	return s, err
+	return m.v.ask(0, 0, wire.Request{Kind: wire.KindConnect, Path: path, Caller: caller}, nil)
+}
+
+// newPeer makes an end of c, which it takes over, with who is its peer.
+func newPeer(c *net.UnixConn) (*end, *unix.Ucred, error) {
+	cred, err := peerOf(c)
+	if err != nil {
+		_ = c.Close()
+		return nil, nil, err
+	}
+	e, err := newEnd(c, int(cred.Pid))
+	return e, cred, err
 }
 
 func peerOf(c *net.UnixConn) (cred *unix.Ucred, err error) {
@@ -351,18 +359,23 @@ func (m *met) idle(now time.Time) bool {
 	m.node.mu.Lock()
 	defer m.node.mu.Unlock()
 	m.mu.Lock()
-	old := now.Sub(m.used) > idleAfter && len(m.offers) == 0
+	old := now.Sub(m.used) > idleAfter
 	m.mu.Unlock()
-	if old {
-		m.stop()
-		m.node.host = nil
+	if !old || !m.stop(false) {
+		return false
 	}
-	return old
+	m.node.host = nil
+	return true
 }
 
-// stop ends the listener; connections go on.
-func (m *met) stop() {
+// stop ends the listener; connections go on. Unless it is forced, one with offers
+// stays. m.node.mu is held.
+func (m *met) stop(forced bool) bool {
 	m.mu.Lock()
+	if !forced && len(m.offers) > 0 {
+		m.mu.Unlock()
+		return false
+	}
 	m.closed = true
 	offers := m.offers
 	m.offers = map[int][]*offer{}
@@ -375,4 +388,5 @@ func (m *met) stop() {
 			o.drop("the view is gone")
 		}
 	}
+	return true
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net"
+	"slices"
 	"sync"
 	"time"
 
@@ -146,15 +147,6 @@ func hungUp(c *net.UnixConn) bool {
 	return left
 }
 
-// reset closes c such that its program, whose process is pid, is told of a failure
-// and not of an end.
-func reset(c *net.UnixConn, pid int) {
-	if e, err := newEnd(c, pid); err == nil {
-		e.Abort()
-		_ = e.Close()
-	}
-}
-
 // offered tells if thread tid has been made an offer already for its socket ino. Its
 // offer for another socket is of an earlier call, for a connection that we have not
 // accepted yet.
@@ -169,13 +161,13 @@ func (m *met) offered(pid, tid int, ino uint64) bool {
 	return false
 }
 
-// offer keeps o for the connection of process pid that is to come.
-func (m *met) offer(pid int, o *offer) {
+// offer keeps o for the connection of process pid that is to come, unless the
+// listener is closed.
+func (m *met) offer(pid int, o *offer) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.closed {
-		o.drop("the view is gone")
-		return
+		return false
 	}
 	o.timer = time.AfterFunc(offerFor, func() {
 		if m.withdraw(pid, o) {
@@ -183,6 +175,7 @@ func (m *met) offer(pid int, o *offer) {
 		}
 	})
 	m.offers[pid] = append(m.offers[pid], o)
+	return true
 }
 
 // withdraw takes o out, unless somebody has.
@@ -202,13 +195,22 @@ func (m *met) withdraw(pid int, o *offer) bool {
 	return false
 }
 
-// take returns the oldest offer to a process, or nil.
-func (m *met) take(pid int) *offer {
+// take returns the offer for the connection e, or nil. Of several to its process it
+// is the one that was made for the program's socket, as threads connect in another
+// order than they have asked in, and an offer outlives a call that failed.
+func (m *met) take(e *end) *offer {
 	m.mu.Lock()
-	list := m.offers[pid]
+	list := m.offers[e.pid]
 	m.mu.Unlock()
+	if len(list) > 1 {
+		if peer, err := e.peer(); err == nil && peer != 0 {
+			if i := slices.IndexFunc(list, func(o *offer) bool { return uint32(o.ino) == peer }); i > 0 {
+				list = append(list[i:i+1:i+1], list...)
+			}
+		}
+	}
 	for _, o := range list {
-		if m.withdraw(pid, o) {
+		if m.withdraw(e.pid, o) {
 			return o
 		}
 	}

@@ -126,17 +126,21 @@ func (s *sockets) watchMet(m *met) bool {
 	return !s.over
 }
 
-// endMet takes a listener away, if nobody else has.
-func (s *sockets) endMet(m *met) {
+// endMet takes a listener away, unless somebody is to come by it whom the host has
+// let in.
+func (s *sockets) endMet(m *met) bool {
 	m.node.mu.Lock()
-	m.stop()
+	defer m.node.mu.Unlock()
+	if !m.stop(false) {
+		return false
+	}
 	if m.node.host == m {
 		m.node.host = nil
 	}
-	m.node.mu.Unlock()
 	s.mu.Lock()
 	delete(s.mets, m)
 	s.mu.Unlock()
+	return true
 }
 
 func (s *sockets) poke() {
@@ -378,7 +382,7 @@ func (s *sockets) close() {
 	}
 	for m := range mets {
 		m.node.mu.Lock()
-		m.stop()
+		m.stop(true)
 		m.node.host = nil
 		m.node.mu.Unlock()
 	}
