@@ -33,17 +33,12 @@ var ends struct {
 	sockets map[uint64]peer // by inode
 }
 
-// findEnd copies the program's end of the connection whose other end is the
-// socket with the inode own, false if no program of the tree has it. What an
-// earlier look found is good as long as it is there; only one that began after the
-// call can say that there is none, since connections are accepted at any time.
-func findEnd(own uint64) (fd int, ok bool) {
+// findEnd copies the program's end of a connection, the socket with this inode, false
+// if no program of the tree has it. What an earlier look found is good as long as it
+// is there; only one that began after the call can say that there is none, since
+// connections are accepted at any time.
+func findEnd(inode uint64) (fd int, ok bool) {
 	asked := time.Now()
-	i, err := peerOf(own)
-	if err != nil || i == 0 { // 0: not accepted yet
-		return -1, false
-	}
-	inode := uint64(i)
 	ends.mu.Lock()
 	defer ends.mu.Unlock()
 	if p, ok := ends.sockets[inode]; ok {
@@ -130,8 +125,13 @@ func (c *conn) end() (fd int, ok bool) {
 		if fd, ok := c.peer.socketAt(); ok {
 			return fd, true
 		}
+		return findEnd(c.peer.inode)
 	}
-	return findEnd(c.own)
+	inode, err := peerOf(c.own)
+	if err != nil || inode == 0 { // 0: not accepted yet
+		return -1, false
+	}
+	return findEnd(uint64(inode))
 }
 
 // socketAt copies the descriptor of a program's end, if it is still there.

@@ -63,7 +63,7 @@ func give(t *testing.T, script string) *given {
 }
 
 func (g *given) found() bool {
-	fd, ok := findEnd(g.own)
+	fd, ok := (&conn{own: g.own}).end()
 	if !ok {
 		return false
 	}
@@ -81,6 +81,13 @@ func TestFindEnd(t *testing.T) {
 	if !g.found() {
 		t.Error("the other end is not found")
 	}
+	// A client's in another network namespace, of which the kernel does not tell us,
+	// is known from its call of connect.
+	fd, ok := (&conn{own: 1, peer: peer{tid: g.cmd.Process.Pid, fd: 3, inode: g.other}}).end()
+	if !ok {
+		t.Error("the other end is not found by its inode")
+	}
+	_ = unix.Close(fd)
 	// Ends the inner program, then the outer one.
 	if err := unix.Shutdown(g.fd, unix.SHUT_WR); err != nil {
 		t.Error(err)
