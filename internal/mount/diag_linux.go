@@ -236,10 +236,11 @@ func (s *seen) parse(b []byte) bool {
 	return true
 }
 
-// peerInode asks for the inode of the socket that the one with the inode own is
-// connected to: 0 if that was not accepted yet.
-func peerInode(own uint32) (uint32, error) {
-	d, err := newDiag(0)
+// peerInode asks, in the network namespace of thread tid, 0 for our own, for the inode
+// of the socket that the one with the inode own is connected to: 0 if that was not
+// accepted yet.
+func peerInode(tid int, own uint32) (uint32, error) {
+	d, err := newDiag(tid)
 	if err != nil {
 		return 0, err
 	}

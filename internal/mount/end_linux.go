@@ -1,6 +1,7 @@
 package mount
 
 import (
+	"errors"
 	"net"
 	"os"
 	"strconv"
@@ -36,8 +37,16 @@ func newEnd(c *net.UnixConn, pid int) (*end, error) {
 	return &end{UnixConn: c, pid: pid, own: st.Ino}, nil
 }
 
-// peer is the inode of the program's socket: 0 if that was not accepted yet.
-func (e *end) peer() (uint32, error) { return peerInode(uint32(e.own)) }
+// peer is the inode of the program's socket: 0 if that was not accepted yet. Our end
+// belongs to the network namespace of the program if that was the client
+// (unix_stream_connect), which is another one in a container.
+func (e *end) peer() (uint32, error) {
+	peer, err := peerInode(0, uint32(e.own))
+	if errors.Is(err, unix.ENOENT) && e.pid > 0 {
+		return peerInode(e.pid, uint32(e.own))
+	}
+	return peer, err
+}
 
 // rescanAfter is how long a look at all programs' descriptors is good for, so
 // that many connections which fail together cost one look.
