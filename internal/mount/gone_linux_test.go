@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -41,26 +42,29 @@ func TestBindWhenUnmounted(t *testing.T) {
 	}
 }
 
-// closing is a Host that ends the view's sockets when it is asked to route for one.
-type closing struct {
+// meddling is a Host that does something when it is first asked to route for a socket.
+type meddling struct {
 	*near
-	then func()
+	first atomic.Pointer[func()]
 }
 
-func (h *closing) Route(s *link.Stream, fn func(*link.Incoming)) {
+func (h *meddling) Route(s *link.Stream, fn func(*link.Incoming)) {
 	h.near.Route(s, fn)
-	h.then()
+	if f := h.first.Swap(nil); f != nil {
+		(*f)()
+	}
 }
 
 // TestUnmountedWhileBinding has the view go while a socket is bound in it.
 func TestUnmountedWhileBinding(t *testing.T) {
-	h := &closing{}
+	h := &meddling{}
 	var v *view
 	beneath, at, _, _ := mounted(t, func(w *view) {
 		v, h.near = w, w.opts.Host.(*near)
 		w.opts.Host = h
 	})
-	h.then = v.sockets.close
+	then := v.sockets.close
+	h.first.Store(&then)
 	fd := stream(t)
 	defer unix.Close(fd)
 	if err := unix.Bind(fd, &unix.SockaddrUnix{Name: at + "/n"}); err != unix.ENOTCONN {
@@ -100,21 +104,18 @@ func TestLinkLostWithFile(t *testing.T) {
 // TestLinkLostWhileBinding has another link take the place of the one by which a
 // socket is bound, before that is known as one to bring back.
 func TestLinkLostWhileBinding(t *testing.T) {
-	h := &closing{}
+	h := &meddling{}
 	beneath, at, _, m := mounted(t, func(v *view) {
 		h.near = v.opts.Host.(*near)
 		v.opts.Host = h
 	})
-	lost := false
-	h.then = func() {
-		if !lost {
-			lost = true
-			h.lose()
-			h.connect(beneath)
-			m.LinkUp()
-			time.Sleep(50 * time.Millisecond) // in which all sockets are brought back
-		}
+	again := func() {
+		h.lose()
+		h.connect(beneath)
+		m.LinkUp()
+		time.Sleep(50 * time.Millisecond) // in which all sockets are brought back
 	}
+	h.first.Store(&again)
 	for i := range 2 {
 		listen(t, fmt.Sprint(at, "/", i))
 	}

@@ -2,9 +2,6 @@ package mount
 
 import (
 	"context"
-	"drvsock/internal/errno"
-	"drvsock/internal/link"
-	"drvsock/internal/wire"
 	"errors"
 	"fmt"
 	"net"
@@ -16,6 +13,10 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"drvsock/internal/errno"
+	"drvsock/internal/link"
+	"drvsock/internal/wire"
 )
 
 // TestSecondConnect has one thread connect twice, the second time before we have

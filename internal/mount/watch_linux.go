@@ -54,8 +54,11 @@ func newSockets(v *view) *sockets {
 }
 
 func (s *sockets) start() {
-	s.ended.Add(1)
-	go s.run()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.over { // unmounted at once
+		s.ended.Go(s.run)
+	}
 }
 
 // diagOf returns what to ask about the sockets of thread tid.
@@ -152,7 +155,6 @@ func (s *sockets) poke() {
 
 // run is the watch.
 func (s *sockets) run() {
-	defer s.ended.Done()
 	idle := time.NewTicker(idleAfter / 4)
 	defer idle.Stop()
 	timer := time.NewTimer(time.Hour)
