@@ -62,11 +62,23 @@ func ConnectWait(ctx context.Context, fd int, name string, w Wait) error {
 	}
 }
 
-// DialFrom connects fd, which it owns, as ConnectWait does: to path, of whatever
-// length, or to an abstract name, which begins with NUL.
+// DialFrom is ConnectFrom with fd, which it owns, for a connection of package net.
 func DialFrom(ctx context.Context, fd int, path string, w Wait) (*net.UnixConn, error) {
 	f := os.NewFile(uintptr(fd), "socket")
 	defer f.Close()
+	if err := ConnectFrom(ctx, fd, path, w); err != nil {
+		return nil, err
+	}
+	c, err := net.FileConn(f) // a duplicate
+	if err != nil {
+		return nil, fmt.Errorf("adopt connection: %w", err)
+	}
+	return c.(*net.UnixConn), nil
+}
+
+// ConnectFrom connects fd as ConnectWait does: to path, of whatever length, or to an
+// abstract name, which begins with NUL.
+func ConnectFrom(ctx context.Context, fd int, path string, w Wait) error {
 	name := path
 	if len(path) > MaxName && path[0] != 0 {
 		// The magic link leads to the very file, whatever its path's length.
@@ -74,19 +86,15 @@ func DialFrom(ctx context.Context, fd int, path string, w Wait) (*net.UnixConn, 
 		// permission for the socket is checked by connect.
 		target, err := unix.Open(path, unix.O_PATH|unix.O_CLOEXEC, 0)
 		if err != nil {
-			return nil, fmt.Errorf("connect %s: %w", path, err)
+			return fmt.Errorf("connect %s: %w", path, err)
 		}
 		defer unix.Close(target)
 		name = MagicLink(target)
 	}
 	if err := ConnectWait(ctx, fd, name, w); err != nil {
-		return nil, fmt.Errorf("connect %s: %w", strings.Replace(path, "\x00", "@", 1), err)
+		return fmt.Errorf("connect %s: %w", strings.Replace(path, "\x00", "@", 1), err)
 	}
-	c, err := net.FileConn(f) // a duplicate
-	if err != nil {
-		return nil, fmt.Errorf("adopt connection: %w", err)
-	}
-	return c.(*net.UnixConn), nil
+	return nil
 }
 
 // MagicLink is a path of the file that fd is open on, for a call in this process

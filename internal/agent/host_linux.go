@@ -13,6 +13,7 @@ import (
 	"drvsock/internal/afunix"
 	"drvsock/internal/drive"
 	"drvsock/internal/errno"
+	"drvsock/internal/relay"
 	"drvsock/internal/wire"
 )
 
@@ -76,7 +77,7 @@ func (h *host) file(path string) (string, error) {
 }
 
 // dial connects a new socket to the one at path.
-func (h *host) dial(ctx context.Context, path []byte, opt afunix.Wait) (*net.UnixConn, error) {
+func (h *host) dial(ctx context.Context, path []byte, opt afunix.Wait) (relay.Conn, error) {
 	fd, err := afunix.NewSocket()
 	if err != nil {
 		return nil, err
@@ -85,13 +86,16 @@ func (h *host) dial(ctx context.Context, path []byte, opt afunix.Wait) (*net.Uni
 }
 
 // connect owns fd.
-func (h *host) connect(ctx context.Context, fd int, path []byte, opt afunix.Wait) (*net.UnixConn, error) {
+func (h *host) connect(ctx context.Context, fd int, path []byte, opt afunix.Wait) (relay.Conn, error) {
 	dir, name, err := h.resolve(path)
+	if err == nil {
+		err = afunix.ConnectFrom(ctx, fd, dir+"/"+name, opt)
+	}
 	if err != nil {
 		_ = unix.Close(fd)
 		return nil, err
 	}
-	return afunix.DialFrom(ctx, fd, dir+"/"+name, opt)
+	return afunix.NewConn(fd), nil
 }
 
 // bind makes a socket whose file is path. The socket's own name is name if that

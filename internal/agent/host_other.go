@@ -8,6 +8,7 @@ import (
 	"net"
 
 	"drvsock/internal/afunix"
+	"drvsock/internal/relay"
 	"drvsock/internal/wire"
 )
 
@@ -20,7 +21,7 @@ func newHost(Config) (*host, error) { return nil, errors.ErrUnsupported }
 
 func (*host) file(string) (string, error) { return "", errors.ErrUnsupported }
 
-func (*host) dial(context.Context, []byte, afunix.Wait) (*net.UnixConn, error) {
+func (*host) dial(context.Context, []byte, afunix.Wait) (relay.Conn, error) {
 	return nil, errors.ErrUnsupported
 }
 
@@ -34,7 +35,7 @@ func (*unixSocket) listen(int) error { return errors.ErrUnsupported }
 
 func (*unixSocket) accept() (*net.UnixConn, []byte, error) { return nil, nil, errors.ErrUnsupported }
 
-func (*unixSocket) connect(context.Context, []byte, afunix.Wait) (*net.UnixConn, error) {
+func (*unixSocket) connect(context.Context, []byte, afunix.Wait) (relay.Conn, error) {
 	return nil, errors.ErrUnsupported
 }
 

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
-	"net"
 	"os"
 	"strings"
 
@@ -14,6 +13,7 @@ import (
 
 	"drvsock/internal/afunix"
 	"drvsock/internal/errno"
+	"drvsock/internal/relay"
 	"drvsock/internal/wire"
 )
 
@@ -31,12 +31,16 @@ func (h *host) file(path string) (string, error) {
 
 // dial connects a new socket to the one at path. opt has no meaning here: a
 // Windows listener whose backlog is full refuses at once.
-func (h *host) dial(ctx context.Context, path []byte, _ afunix.Wait) (*net.UnixConn, error) {
+func (h *host) dial(ctx context.Context, path []byte, _ afunix.Wait) (relay.Conn, error) {
 	file, err := afunix.CheckWindowsPath(path)
 	if err != nil {
 		return nil, err
 	}
-	return afunix.Dial(ctx, nil, file)
+	c, err := afunix.Dial(ctx, nil, file)
+	if err != nil {
+		return nil, err
+	}
+	return c, nil
 }
 
 // bind makes a socket whose file is path. A Windows program sees that path as

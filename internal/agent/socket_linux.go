@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"drvsock/internal/afunix"
+	"drvsock/internal/relay"
 )
 
 // unixSocket is a bound socket. It listens after listen, and is a connection's
@@ -59,7 +60,7 @@ func (s *unixSocket) accept() (conn *net.UnixConn, peer []byte, err error) {
 }
 
 // connect connects the socket itself, so that the peer sees its name.
-func (s *unixSocket) connect(ctx context.Context, path []byte, opt afunix.Wait) (*net.UnixConn, error) {
+func (s *unixSocket) connect(ctx context.Context, path []byte, opt afunix.Wait) (relay.Conn, error) {
 	s.mu.Lock()
 	var err error
 	fd := -1

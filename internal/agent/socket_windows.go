@@ -137,7 +137,7 @@ func (s *unixSocket) accept() (conn *net.UnixConn, peer []byte, err error) {
 }
 
 // connect connects the socket itself, so that the peer sees its name.
-func (s *unixSocket) connect(ctx context.Context, path []byte, _ afunix.Wait) (*net.UnixConn, error) {
+func (s *unixSocket) connect(ctx context.Context, path []byte, _ afunix.Wait) (relay.Conn, error) {
 	file, err := afunix.CheckWindowsPath(path)
 	if err != nil {
 		return nil, err

@@ -3,12 +3,11 @@ package supervise
 import (
 	"context"
 	"errors"
-	"net"
-	"os"
 	"time"
 
 	"golang.org/x/sys/unix"
 
+	"drvsock/internal/afunix"
 	"drvsock/internal/errno"
 	"drvsock/internal/link"
 	"drvsock/internal/lookup"
@@ -201,45 +200,21 @@ func connectErr(err error) error {
 	return err
 }
 
-// conn is our end of a native connection to a program of the tree. It is a file and
-// no net.UnixConn, since the runtime's poller, out of which relay takes it at once, would
-// wake a thread for it.
+// conn is our end of a native connection to a program of the tree.
 type conn struct {
-	*os.File
+	*afunix.Conn
 	own  uint64 // inode of this end
 	peer peer   // the zero value until it is looked for
 }
 
-// newConn takes the descriptor over.
+// newConn takes the descriptor over, which must not block.
 func newConn(fd int) (*conn, error) {
 	var st unix.Stat_t
-	err := unix.SetNonblock(fd, false) // or NewFile would give it to the poller
-	f := os.NewFile(uintptr(fd), "program")
-	if err == nil {
-		err = errors.Join(unix.SetNonblock(fd, true), unix.Fstat(fd, &st))
-	}
-	if err != nil {
-		_ = f.Close()
+	if err := unix.Fstat(fd, &st); err != nil {
+		_ = unix.Close(fd)
 		return nil, err
 	}
-	return &conn{File: f, own: st.Ino}, nil
-}
-
-func (c *conn) LocalAddr() net.Addr  { return unnamed }
-func (c *conn) RemoteAddr() net.Addr { return unnamed }
-
-var unnamed = &net.UnixAddr{Net: "unix"}
-
-// CloseWrite shuts down the writing side of the connection.
-func (c *conn) CloseWrite() error {
-	raw, err := c.SyscallConn()
-	if err != nil {
-		return err
-	}
-	if e := raw.Control(func(fd uintptr) { err = unix.Shutdown(int(fd), unix.SHUT_WR) }); e != nil {
-		return e
-	}
-	return err
+	return &conn{Conn: afunix.NewConn(fd), own: st.Ino}, nil
 }
 
 // peer says where the program's end was when it connected.

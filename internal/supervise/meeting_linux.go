@@ -75,7 +75,7 @@ func (mt *meeting) connect(c int) (int, error) {
 		return -1, fmt.Errorf("connect the program's socket: %w", err)
 	}
 	for {
-		r, _, err := unix.Accept4(mt.listener, unix.SOCK_CLOEXEC)
+		r, _, err := unix.Accept4(mt.listener, unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK)
 		if err == unix.EINTR {
 			continue
 		}
