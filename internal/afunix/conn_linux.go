@@ -64,12 +64,25 @@ func (r rawConn) Control(fn func(fd uintptr)) error {
 func (rawConn) Read(func(uintptr) bool) error  { return errors.ErrUnsupported }
 func (rawConn) Write(func(uintptr) bool) error { return errors.ErrUnsupported }
 
-func (*Conn) Read([]byte) (int, error)         { return 0, errors.ErrUnsupported }
-func (*Conn) Write([]byte) (int, error)        { return 0, errors.ErrUnsupported }
-func (*Conn) SetDeadline(time.Time) error      { return errors.ErrUnsupported }
-func (*Conn) SetReadDeadline(time.Time) error  { return errors.ErrUnsupported }
+// Read has errors.ErrUnsupported.
+func (*Conn) Read([]byte) (int, error) { return 0, errors.ErrUnsupported }
+
+// Write has errors.ErrUnsupported.
+func (*Conn) Write([]byte) (int, error) { return 0, errors.ErrUnsupported }
+
+// SetDeadline has errors.ErrUnsupported.
+func (*Conn) SetDeadline(time.Time) error { return errors.ErrUnsupported }
+
+// SetReadDeadline has errors.ErrUnsupported.
+func (*Conn) SetReadDeadline(time.Time) error { return errors.ErrUnsupported }
+
+// SetWriteDeadline has errors.ErrUnsupported.
 func (*Conn) SetWriteDeadline(time.Time) error { return errors.ErrUnsupported }
-func (*Conn) LocalAddr() net.Addr              { return unnamed }
-func (*Conn) RemoteAddr() net.Addr             { return unnamed }
+
+// LocalAddr has no name, whatever the socket's is.
+func (*Conn) LocalAddr() net.Addr { return unnamed }
+
+// RemoteAddr has no name, whatever the peer's is.
+func (*Conn) RemoteAddr() net.Addr { return unnamed }
 
 var unnamed = &net.UnixAddr{Net: "unix"}
