@@ -27,7 +27,24 @@ func compile(t *testing.T, flags ...string) string {
 	if b, err := cmd.CombinedOutput(); err != nil {
 		t.Skipf("gcc %v: %v; apt-get install gcc gcc-multilib\n%s", flags, err, b)
 	}
-	return out
+	return runnable(t, out)
+}
+
+// runnable skips if the kernel doesn't run exe: one without IA32_EMULATION runs no
+// 32-bit programs.
+func runnable(t *testing.T, exe string) string {
+	t.Helper()
+	cmd := exec.Command(exe)
+	err := cmd.Start()
+	if errors.Is(err, unix.ENOEXEC) {
+		t.Skipf("this kernel runs no such program: %v", err)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = cmd.Process.Kill()
+	_ = cmd.Wait()
+	return exe
 }
 
 // TestPrograms runs a C program that uses every way into the kernel, and tells
@@ -113,7 +130,7 @@ func TestGo386(t *testing.T) {
 	if b, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("build: %v\n%s", err, b)
 	}
-	p := launch(t, options(), exe, sock)
+	p := launch(t, options(), runnable(t, exe), sock)
 	var seen []Op
 	for {
 		n, err := p.Recv()

@@ -70,21 +70,21 @@ func TestJava(t *testing.T) {
 func TestEpoll(t *testing.T) {
 	t.Parallel()
 	for _, bits := range []string{"-m64", "-m32"} {
-		if bits == "-m32" {
+		t.Run(bits, func(t *testing.T) {
 			rig.NeedC(t, bits)
-		}
-		bin := filepath.Join(rig.Dir(t), "epoll")
-		cmd := exec.Command(program(t, "gcc gcc-multilib", "gcc"), bits, "-Wall", "-Werror", "-O1", "-o", bin, source(t, "epoll.c"))
-		if out, err := cmd.CombinedOutput(); err != nil {
-			t.Fatalf("%v\n%s", err, out)
-		}
-		if err := os.Chmod(bin, 0o755); err != nil {
-			t.Fatal(err)
-		}
-		for _, trigger := range []string{"lt", "et"} {
-			t.Run(bits+" "+trigger, func(t *testing.T) {
-				echo(t, bin, trigger)
-			})
-		}
+			bin := filepath.Join(rig.Dir(t), "epoll")
+			cmd := exec.Command(program(t, "gcc gcc-multilib", "gcc"), bits, "-Wall", "-Werror", "-O1", "-o", bin, source(t, "epoll.c"))
+			if out, err := cmd.CombinedOutput(); err != nil {
+				t.Fatalf("%v\n%s", err, out)
+			}
+			if err := os.Chmod(bin, 0o755); err != nil {
+				t.Fatal(err)
+			}
+			for _, trigger := range []string{"lt", "et"} {
+				t.Run(trigger, func(t *testing.T) {
+					echo(t, bin, trigger)
+				})
+			}
+		})
 	}
 }

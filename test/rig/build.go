@@ -5,12 +5,14 @@ package rig
 import (
 	"crypto/sha256"
 	"embed"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 
 	"drvsock/internal/standin"
@@ -78,16 +80,23 @@ func Binary(tb testing.TB) string {
 	})
 }
 
-// NeedC skips the test if there is no C compiler, or none that takes flags.
+// NeedC skips the test if there is no C compiler, or none that takes flags, or if the
+// kernel doesn't run what it makes, as one without IA32_EMULATION does with -m32.
 func NeedC(tb testing.TB, flags ...string) {
 	tb.Helper()
 	if _, err := exec.LookPath("gcc"); err != nil {
 		tb.Skip(err)
 	}
-	cmd := exec.Command("gcc", append(flags, "-x", "c", "-", "-o", os.DevNull)...)
+	exe := filepath.Join(tb.TempDir(), "needed")
+	cmd := exec.Command("gcc", append(flags, "-x", "c", "-", "-o", exe)...)
 	cmd.Stdin = strings.NewReader("#include <stdio.h>\nint main(void) { return 0; }\n")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		tb.Skipf("gcc %q: %v: %s", flags, err, out)
+	}
+	if err := exec.Command(exe).Run(); errors.Is(err, syscall.ENOEXEC) {
+		tb.Skipf("gcc %q: this kernel runs no such program: %v", flags, err)
+	} else if err != nil {
+		tb.Fatalf("gcc %q: its program: %v", flags, err)
 	}
 }
 
