@@ -41,7 +41,12 @@ var victims = map[string][]string{
 	"guest-client": {"fup"},
 }
 
-var routes = []string{"up", "down", "fup", "fdown"}
+// routes are by drvsock run and by forwards. What a soak with a mount has besides
+// are mountRoutes.
+var (
+	routes      = []string{"up", "down", "fup", "fdown"}
+	mountRoutes = []string{"mup", "mdown"}
+)
 
 // A kill is one of a victim's processes.
 type kill struct {
@@ -54,6 +59,8 @@ type span struct{ start, end time.Time }
 
 // A ledger has all that happened in a soak.
 type ledger struct {
+	routes []string // that it is about
+
 	mu       sync.Mutex
 	kills    []kill
 	well     map[string][]span // by route
@@ -69,7 +76,8 @@ type ledger struct {
 
 func newLedger() *ledger {
 	return &ledger{
-		well: map[string][]span{}, ends: map[string]int{}, conns: map[string]int{}, bytes: map[string]int64{},
+		routes: routes,
+		well:   map[string][]span{}, ends: map[string]int{}, conns: map[string]int{}, bytes: map[string]int64{},
 		alarm: make(chan struct{}),
 	}
 }
@@ -95,7 +103,7 @@ func (l *ledger) line(s string) bool {
 	default:
 		l.ends[r.Route+": "+r.What]++
 		switch {
-		case slices.Contains(routes, r.Route):
+		case slices.Contains(l.routes, r.Route):
 			l.cut = append(l.cut, r)
 		case r.Route == "run-server" && r.Kind == 0:
 			// Lost before the program accepted it, which is when the kernel has no
@@ -130,7 +138,7 @@ func (l *ledger) since(victims ...string) time.Duration {
 func (l *ledger) worked(at time.Time) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	for _, r := range routes {
+	for _, r := range l.routes {
 		w := l.well[r]
 		if len(w) == 0 || w[len(w)-1].start.Before(at) {
 			return false
@@ -143,7 +151,7 @@ func (l *ledger) worked(at time.Time) bool {
 func (l *ledger) stale() string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	for _, r := range routes {
+	for _, r := range l.routes {
 		if w := l.well[r]; len(w) > 0 && time.Since(w[len(w)-1].end) > staleAfter {
 			return r
 		}
@@ -215,7 +223,7 @@ type outage struct {
 // outages lists them for all kills that were followed by no other on the route
 // before it was back. One that never came back has the time that is left.
 func (l *ledger) outages(end time.Time) (list []outage) {
-	for _, r := range routes {
+	for _, r := range l.routes {
 		for i, k := range l.kills {
 			if !slices.Contains(victims[k.victim], r) {
 				continue
@@ -259,7 +267,7 @@ func (l *ledger) summary(list []outage) string {
 		fmt.Fprintf(&b, "  %-13s %4d  back after %v (median), %v (longest)\n", v, count[v],
 			median.Round(time.Millisecond), longest[v].Round(time.Millisecond))
 	}
-	for _, r := range routes {
+	for _, r := range l.routes {
 		fmt.Fprintf(&b, "%-6s %7d connections whole, %6.1f MB\n", r, l.conns[r], float64(l.bytes[r])/1e6)
 	}
 	for _, e := range slices.Sorted(maps.Keys(l.ends)) {

@@ -48,6 +48,7 @@ var weights = []struct {
 type soak struct {
 	*site
 	*ledger
+	mount string // the folder that is mounted, "" for none
 	kept  map[string]*part.Kept
 	began sync.Map // words of programs that have begun, by name
 }
@@ -75,7 +76,7 @@ func TestSoak(t *testing.T) {
 	t.Logf("%s=%v %s=%d", durationVar, duration, seedVar, seed)
 	rng := rand.New(rand.NewPCG(seed, 1))
 	var f *faulty
-	s := startSoak(t, "full", func(s *site, agent string) string {
+	s := startSoak(t, "full", false, func(s *site, agent string) string {
 		f = newFaulty(t, s.path("link.ctl"), 0)
 		return s.peer + " link " + s.path("link.ctl") + " " + agent
 	})
@@ -106,8 +107,10 @@ func TestSoak(t *testing.T) {
 	s.judge()
 }
 
-// startSoak starts all programs, which wait for the word "go".
-func startSoak(t *testing.T, lanes string, link func(s *site, agent string) string) *soak {
+// startSoak starts all programs, which wait for the word "go". A mounted soak has a
+// folder of the drive mounted, in which programs of both sides serve others of the
+// other one.
+func startSoak(t *testing.T, lanes string, mounted bool, link func(s *site, agent string) string) *soak {
 	s := &soak{site: newSite(t, link), ledger: newLedger(), kept: map[string]*part.Kept{}}
 	program := func(name string, command func() *exec.Cmd) {
 		sweep := func() {}
@@ -121,15 +124,30 @@ func startSoak(t *testing.T, lanes string, link func(s *site, agent string) stri
 		}, sweep, command)
 	}
 	s.do("up", "--wait")
+	hostClient := []string{"load", "host-client", lanes, "down=n.sock", "fdown=fdown.sock"}
+	guestClient := []string{s.peer, "load", "guest-client", lanes, "fup=" + s.path("fup.sock")}
+	words := []string{"host-server listening", "guest-server listening", "run listening", "run ready", "host-client ready", "guest-client ready"}
+	if mounted {
+		s.mount, s.routes = s.View+"/m", slices.Concat(routes, mountRoutes)
+		if err := os.Mkdir(s.Host+"/m", 0o755); err != nil {
+			t.Fatal(err)
+		}
+		s.do("mount", s.mount)
+		program("mount-host-server", func() *exec.Cmd { return s.host("serve", "mount-host-server", "m/h.sock") })
+		program("mount-guest-server", func() *exec.Cmd { return s.guest(s.peer, "serve", "mount-guest-server", s.mount+"/g.sock") })
+		hostClient = append(hostClient, "mdown:quiet=m/g.sock")
+		guestClient = append(guestClient, "mup:quiet="+s.mount+"/h.sock")
+		words = append(words, "mount-host-server listening", "mount-guest-server listening")
+	}
 	program("host-server", func() *exec.Cmd { return s.host("serve", "host-server", "h.sock") })
 	program("guest-server", func() *exec.Cmd { return s.guest(s.peer, "serve", "guest-server", s.path("g.sock")) })
 	program("run", func() *exec.Cmd {
 		return s.guest(s.Bin, "run", "--", s.peer, "nurse",
 			"serve", "run-server", "n.sock", "--", "load", "run-client", lanes, "up=h.sock")
 	})
-	program("host-client", func() *exec.Cmd { return s.host("load", "host-client", lanes, "down=n.sock", "fdown=fdown.sock") })
-	program("guest-client", func() *exec.Cmd { return s.guest(s.peer, "load", "guest-client", lanes, "fup="+s.path("fup.sock")) })
-	for _, w := range []string{"host-server listening", "guest-server listening", "run listening", "run ready", "host-client ready", "guest-client ready"} {
+	program("host-client", func() *exec.Cmd { return s.host(hostClient...) })
+	program("guest-client", func() *exec.Cmd { return s.guest(guestClient...) })
+	for _, w := range words {
 		until(s.t, part.CallBound, w, func() bool { _, ok := s.began.Load(w); return ok })
 	}
 	return s
@@ -287,8 +305,12 @@ func (s *soak) settled() {
 		if st, err = s.status(); err != nil {
 			s.t.Fatal(err)
 		}
-		// Two handles of listeners: the forward's and the run's.
-		busy := len(st.Sessions) != 1 || st.Sessions[0].Streams != 0 || st.Links[0].Streams != 2
+		// Handles of listeners: the forward's, the run's, and the mount's.
+		handles := 2
+		if s.mount != "" {
+			handles++
+		}
+		busy := len(st.Sessions) != 1 || st.Sessions[0].Streams != 0 || st.Links[0].Streams != handles
 		for _, f := range st.Forwards {
 			busy = busy || f.Active != 0
 		}
@@ -311,10 +333,17 @@ func (s *soak) finish(before map[string]int) {
 	if before != nil {
 		s.compare(before)
 	}
-	for _, name := range []string{"guest-client", "host-client", "run", "guest-server", "host-server"} {
+	names := []string{"guest-client", "host-client", "run", "guest-server", "host-server"}
+	if s.mount != "" {
+		names = append(names, "mount-guest-server", "mount-host-server")
+	}
+	for _, name := range names {
 		if !s.kept[name].End(part.CallBound) {
 			t.Errorf("%s does not end", name)
 		}
+	}
+	if s.mount != "" {
+		s.do("umount", s.mount)
 	}
 	s.do("down")
 	if left := s.WaitGone(5 * time.Second); len(left) > 0 {
@@ -415,7 +444,7 @@ func (s *soak) judge() {
 			s.t.Errorf("%s is not back %v after the kill of the %s", o.route, o.took, o.victim)
 		}
 	}
-	for _, r := range routes {
+	for _, r := range s.routes {
 		if s.conns[r] == 0 {
 			s.t.Errorf("no connection by %s came out well", r)
 		}

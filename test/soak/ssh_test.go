@@ -165,7 +165,7 @@ func TestSSH(t *testing.T) {
 	}
 	t.Parallel()
 	w := newCable(t)
-	s := startSoak(t, "light", func(s *site, agent string) string {
+	s := startSoak(t, "light", false, func(s *site, agent string) string {
 		return strings.Join(w.ssh(w.sshd(s), agent).Args, " ")
 	})
 	if err := os.Mkdir(s.Host+"/m", 0o755); err != nil {

@@ -20,6 +20,7 @@ import (
 var lanes = map[string]map[byte]int{
 	"full":  {part.Talk: 4, part.Stream: 2, part.Idle: 6},
 	"light": {part.Talk: 1, part.Stream: 1, part.Idle: 2},
+	"quiet": {part.Talk: 1, part.Idle: 1},
 }
 
 // A load is a program that uses routes until its stdin says stop.
@@ -33,6 +34,7 @@ type load struct {
 // A route leads from a client to a server, by name.
 type route struct {
 	name, addr string
+	lanes      string
 	mu         sync.Mutex
 	told       time.Time // of the last report of success
 	conns      int       // since then
@@ -41,8 +43,9 @@ type route struct {
 }
 
 // runLoad is the program: its arguments are its name, how much it shall do, and
-// ROUTE=ADDRESS for each route. At the line "go" on its stdin it begins, at "stop" it ends what it does
-// and says so.
+// ROUTE=ADDRESS for each route, or ROUTE:LANES=ADDRESS for one with lanes of its
+// own. At the line "go" on its stdin it begins, at "stop" it ends what it does and
+// says so.
 func runLoad(args []string) error {
 	w := newWatch()
 	var rs []*route
@@ -51,7 +54,11 @@ func runLoad(args []string) error {
 		if !ok {
 			return fmt.Errorf("argument %q", a)
 		}
-		rs = append(rs, &route{name: name, addr: addr})
+		name, own, ok := strings.Cut(name, ":")
+		if !ok {
+			own = args[1]
+		}
+		rs = append(rs, &route{name: name, addr: addr, lanes: own})
 	}
 	say("ready")
 	var l *load
@@ -60,7 +67,7 @@ func runLoad(args []string) error {
 		case in.Text() == "go" && l == nil:
 			l = &load{w: w, light: args[1] == "light", stop: make(chan struct{})}
 			for _, r := range rs {
-				for kind, n := range lanes[args[1]] {
+				for kind, n := range lanes[r.lanes] {
 					for range n {
 						l.lanes.Go(func() { l.lane(r, kind) })
 					}

@@ -16,7 +16,7 @@ import (
 func main() {
 	programs := map[string]func([]string) error{"serve": serve, "load": runLoad, "nurse": nurse, "link": linkProgram}
 	if len(os.Args) < 2 || programs[os.Args[1]] == nil {
-		fmt.Fprintln(os.Stderr, "usage: peer serve NAME SOCKET | load NAME full|light ROUTE=SOCKET... | nurse ARG... [-- ARG...]... | link CONTROL CMD [ARG...]")
+		fmt.Fprintln(os.Stderr, "usage: peer serve NAME SOCKET | load NAME full|light ROUTE[:quiet]=SOCKET... | nurse ARG... [-- ARG...]... | link CONTROL CMD [ARG...]")
 		os.Exit(2)
 	}
 	if err := programs[os.Args[1]](os.Args[2:]); err != nil {
