@@ -37,6 +37,25 @@ func TestParseID(t *testing.T) {
 	}
 }
 
+// FuzzParseID has what wslinfo may say.
+func FuzzParseID(f *testing.F) {
+	for _, s := range []string{idA, "{" + idA + "}\r\n", "wsl1\n", "", "{" + idA} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, s string) {
+		got, err := ParseID(s)
+		if err != nil {
+			if len(err.Error()) > 400 {
+				t.Errorf("%q: an error of %d bytes", s, len(err.Error()))
+			}
+			return
+		}
+		if again, err := ParseID(got.String()); err != nil || again != got || !strings.Contains(strings.ToLower(s), got.String()) {
+			t.Errorf("%q is %v, and that is %v, %v", s, got, again, err)
+		}
+	})
+}
+
 func TestCommandLine(t *testing.T) {
 	cases := []struct{ line, want string }{
 		{`"C:\Program Files\WSL\wslhost.exe" --distro-id {` + idB + `} --vm-id {` + idA + `} --handle 1234 --event 5678`, idA},

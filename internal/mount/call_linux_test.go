@@ -34,6 +34,18 @@ func TestParseCall(t *testing.T) {
 	}
 }
 
+func FuzzParseCall(f *testing.F) {
+	f.Add(fmt.Appendf(nil, "%d 0x5 0x7f00 0x6e 0x0 0x0 0x0 0x7ffd 0x7f11\n", unix.SYS_CONNECT))
+	f.Add(fmt.Appendf(nil, "%d 0x2 0x7f00 0x6e 0x0 0x0 0x0 0x7ffd 0x7f11\n", compatSocketcall))
+	f.Add([]byte("running\n"))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		c := parseCall(b)
+		if bare := (call{doing: c.doing, fd: -1}); c.doing != doingBind && c.doing != doingConnect && c != bare {
+			t.Errorf("%q: %+v", b, c)
+		}
+	})
+}
+
 // TestCallOf looks at a thread of ours that waits in a call.
 func TestCallOf(t *testing.T) {
 	r, w, err := os.Pipe()

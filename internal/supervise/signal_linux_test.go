@@ -13,6 +13,18 @@ import (
 	"drvsock/internal/errno"
 )
 
+func FuzzParseSignals(f *testing.F) {
+	if b, err := os.ReadFile("/proc/self/status"); err == nil {
+		f.Add(b)
+	}
+	f.Add([]byte("State:\tZ (zombie)\nTgid:\tx\nSigPnd:\tfffffffffffffffff\nSigBlk:\t1\nSigIgn:"))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		if s := parseSignals(b); s.blocked&^s.held != 0 {
+			t.Errorf("%q: blocked and not held: %+v", b, s)
+		}
+	})
+}
+
 func TestInterruption(t *testing.T) {
 	const usr1 = 1 << (unix.SIGUSR1 - 1)
 	status := func(tgid int, state string, thread, process, blocked, ignored uint64) []byte {
