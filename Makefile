@@ -29,7 +29,7 @@ cross: ## dist/ for each system
 fuzz: ## fuzz every parser; FUZZ is for how many seconds in all
 	.ci/fuzz $(FUZZ)
 
-soak: ## kill processes at random under load; SOAK is how long, such as 1h
+soak: ## kill processes and spoil the link at random under load; SOAK is how long, such as 1h
 	DRVSOCK_SOAK=$(SOAK) $(GO) test -count=1 -timeout=0 -v -run='^TestSoak$$' ./test/soak
 
 bench: ## native, socat and drvsock side by side

@@ -53,8 +53,8 @@ type soak struct {
 	began sync.Map // words of programs that have begun, by name
 }
 
-// TestSoak kills processes at random under load: no byte is wrong, no call
-// hangs, all routes come back, and nothing is left.
+// TestSoak kills processes and spoils the link at random under load: no byte is
+// wrong, no call hangs, all routes come back, and nothing is left.
 func TestSoak(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes half a minute")
@@ -240,10 +240,12 @@ func (s *soak) kill(rng *rand.Rand, f *faulty, all bool) {
 	}
 }
 
-// spoil has the link fail, or stand still for a while, which loses nothing.
+// spoil has the link fail, or it or a process stand still or be slow for a while,
+// which loses nothing.
 func (s *soak) spoil(rng *rand.Rand, f *faulty) {
 	way := []string{"up", "down"}[rng.IntN(2)]
-	switch rng.IntN(4) {
+	while := func() { time.Sleep(time.Duration(rng.Int64N(int64(3 * time.Second)))) }
+	switch rng.IntN(6) {
 	case 0:
 		s.killed("link")
 		f.tell("cut " + way)
@@ -252,10 +254,24 @@ func (s *soak) spoil(rng *rand.Rand, f *faulty) {
 		f.tell(fmt.Sprintf("garbage %s %d", way, rng.Uint64()))
 	case 2:
 		f.tell("stall " + way)
-		time.Sleep(time.Duration(rng.Int64N(int64(3 * time.Second))))
+		while()
 		f.tell("stall " + way + " off")
 	case 3:
 		f.tell(fmt.Sprintf("delay %s %dms", way, rng.IntN(20)))
+	case 4:
+		f.tell("rate " + way + " 1000000")
+		while()
+		f.tell("rate " + way + " 0")
+	case 5:
+		pids := s.Parts()[[]string{"agent", "daemon"}[rng.IntN(2)]]
+		for _, sig := range []unix.Signal{unix.SIGSTOP, unix.SIGCONT} {
+			for _, pid := range pids {
+				_ = unix.Kill(pid, sig) // it may have ended
+			}
+			if sig == unix.SIGSTOP {
+				while()
+			}
+		}
 	}
 }
 
