@@ -15,6 +15,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"drvsock/internal/errno"
 	"drvsock/internal/link"
 	"drvsock/internal/report"
 	"drvsock/internal/wire"
@@ -64,8 +65,13 @@ func (c *Command) Dial(ctx context.Context, cfg link.Config) (*Link, error) {
 		end(p)
 		waitFor(words.heard, endWait)
 		err = fmt.Errorf("link to the agent %q: %w", c.Argv, err)
-		if s := words.last(); s != "" {
+		switch s := words.last(); {
+		case s != "":
 			err = report.Hint(err, "the agent's last words were: %s", s)
+		case errors.Is(err, errno.ETIMEDOUT):
+			// ssh, for one, asks for a password or about a host's key at the terminal,
+			// if there is one, where a background process is stopped.
+			err = report.Hint(err, "if it asks for something, nobody can answer: try the command by itself")
 		}
 		return nil, err
 	}

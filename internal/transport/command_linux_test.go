@@ -14,6 +14,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"drvsock/internal/errno"
 	"drvsock/internal/link"
 	"drvsock/internal/report"
 	"drvsock/internal/wire"
@@ -103,6 +104,17 @@ func TestLastWords(t *testing.T) {
 	}
 	if _, err := (&Command{Argv: []string{"/none"}, Starter: Children(), Log: quiet}).Dial(t.Context(), guest()); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("no such program: %v", err)
+	}
+}
+
+// TestAsks has a command that asks something at its terminal, which stops it: it
+// isn't in the foreground there. A person is told what to do.
+func TestAsks(t *testing.T) {
+	cfg := guest()
+	cfg.HelloTimeout = 100 * time.Millisecond
+	_, err := (&Command{Argv: []string{"/bin/sh", "-c", "kill -STOP $$"}, Starter: Children(), Log: quiet}).Dial(t.Context(), cfg)
+	if !errors.Is(err, errno.ETIMEDOUT) || !strings.Contains(report.HintOf(err), "try the command by itself") {
+		t.Errorf("%v, hint %q", err, report.HintOf(err))
 	}
 }
 
