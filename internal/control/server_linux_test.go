@@ -454,6 +454,31 @@ func TestMany(t *testing.T) {
 	}
 }
 
+// TestInheritNone has a kernel with close_range(2) as it is now, and older ones.
+func TestInheritNone(t *testing.T) {
+	old := func(err error) func(uint, uint, uint) error { return func(uint, uint, uint) error { return err } }
+	for name, closeRange := range map[string]func(uint, uint, uint) error{
+		"this one": unix.CloseRange, "5.10": old(unix.EINVAL), "5.8": old(unix.ENOSYS), "filtered": old(unix.EPERM),
+	} {
+		var p [2]int
+		if err := unix.Pipe(p[:]); err != nil {
+			t.Fatal(err)
+		}
+		if err := inheritNone(closeRange); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+		for _, fd := range p {
+			if flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0); err != nil || flags&unix.FD_CLOEXEC == 0 {
+				t.Errorf("%s: descriptor %d would be inherited, %v", name, fd, err)
+			}
+			_ = unix.Close(fd)
+		}
+		if flags, err := unix.FcntlInt(2, unix.F_GETFD, 0); err == nil && flags&unix.FD_CLOEXEC != 0 {
+			t.Errorf("%s: stderr would not be inherited", name)
+		}
+	}
+}
+
 // FuzzRequest wants whatever is read as a request to be one again when written.
 func FuzzRequest(f *testing.F) {
 	f.Add([]byte(`{"op":"session","name":"x","agent":{"link":"l"},"wait_ms":3}`))

@@ -112,8 +112,8 @@ func (f *Folder) spawn(ctx context.Context, args []string) (*Readiness, error) {
 // with nothing that this process inherited but the descriptor ready. The caller
 // then ends, so that the daemon is nobody's child who may wait for his children.
 func Detach(ready int, args []string) error {
-	if err := unix.CloseRange(3, ^uint(0), unix.CLOSE_RANGE_CLOEXEC); err != nil {
-		return os.NewSyscallError("close_range", err) // Linux 5.11
+	if err := inheritNone(unix.CloseRange); err != nil {
+		return err
 	}
 	argv := append([]string{"drvsock", "daemon", "--" + FlagReady, "3"}, args...)
 	_, err := syscall.ForkExec("/proc/self/exe", argv, &syscall.ProcAttr{
@@ -122,6 +122,24 @@ func Detach(ready int, args []string) error {
 	})
 	if err != nil {
 		return fmt.Errorf("start the daemon: %w", err)
+	}
+	return nil
+}
+
+// inheritNone keeps all descriptors above stderr from a program that is executed.
+func inheritNone(closeRange func(first, last, flags uint) error) error {
+	if closeRange(3, ^uint(0), unix.CLOSE_RANGE_CLOEXEC) == nil {
+		return nil
+	}
+	// Before Linux 5.11, and where a container's filter doesn't know it: one by one.
+	list, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		return fmt.Errorf("descriptors of this process: %w", err)
+	}
+	for _, e := range list {
+		if fd, err := strconv.Atoi(e.Name()); err == nil && fd > 2 {
+			unix.CloseOnExec(fd)
+		}
 	}
 	return nil
 }
