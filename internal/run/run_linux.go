@@ -30,9 +30,9 @@ func command(o Options) (int, error) {
 		}
 		return ExitNotRunnable, fmt.Errorf("%s: %w", o.Argv[0], errors.Unwrap(err))
 	}
-	cfg := supervise.Config{Link: o.Plan.Argv, DrivesOnly: o.Plan.Only, By: o.By, Verbose: o.Verbose, Path: path, Argv: o.Argv}
+	cfg := supervise.Config{Link: o.Plan.Argv, DrivesOnly: o.Plan.Only, By: o.By, Verbose: o.Verbose, Path: supervise.Text(path), Argv: o.Argv}
 	for _, v := range o.Plan.Views {
-		cfg.Drives = append(cfg.Drives, supervise.DriveView{Letter: v.Letter, View: v.View})
+		cfg.Drives = append(cfg.Drives, supervise.DriveView{Letter: v.Letter, View: supervise.Text(v.View)})
 	}
 	switch {
 	case len(cfg.Link) > 0:
@@ -70,7 +70,7 @@ func borrow(cfg *supervise.Config, agent string) error {
 	if len(cfg.Drives) == 0 {
 		for _, v := range r.Views {
 			if len(v.Letter) == 1 {
-				cfg.Drives = append(cfg.Drives, supervise.DriveView{Letter: v.Letter[0], View: v.View})
+				cfg.Drives = append(cfg.Drives, supervise.DriveView{Letter: v.Letter[0], View: supervise.Text(v.View)})
 			}
 		}
 	}

@@ -10,6 +10,8 @@
 // mount instead, in a mount namespace of its own.
 package supervise
 
+import "encoding/json"
+
 // Word is the argument that makes this program the supervisor; a control socket
 // follows it. It is no command for people.
 const Word = "drvsock:supervise"
@@ -18,12 +20,54 @@ const Word = "drvsock:supervise"
 // the mount table says.
 type DriveView struct {
 	Letter byte
-	View   string
+	View   Text
+}
+
+// Text is an argument or the name of a file. On Linux these are any bytes, and
+// JSON would replace those that aren't UTF-8.
+type Text string
+
+// MarshalJSON writes the bytes in base64.
+func (t Text) MarshalJSON() ([]byte, error) { return json.Marshal([]byte(t)) }
+
+// UnmarshalJSON reads what MarshalJSON wrote.
+func (t *Text) UnmarshalJSON(b []byte) error {
+	var text []byte
+	if err := json.Unmarshal(b, &text); err != nil {
+		return err
+	}
+	*t = Text(text)
+	return nil
+}
+
+// Texts are the arguments of a command.
+type Texts []string
+
+// MarshalJSON writes them as Texts.
+func (t Texts) MarshalJSON() ([]byte, error) {
+	texts := make([]Text, len(t))
+	for i, s := range t {
+		texts[i] = Text(s)
+	}
+	return json.Marshal(texts)
+}
+
+// UnmarshalJSON reads what MarshalJSON wrote.
+func (t *Texts) UnmarshalJSON(b []byte) error {
+	var texts []Text
+	if err := json.Unmarshal(b, &texts); err != nil {
+		return err
+	}
+	*t = nil
+	for _, s := range texts {
+		*t = append(*t, string(s))
+	}
+	return nil
 }
 
 // Config is what the front tells the supervisor, as one JSON value.
 type Config struct {
-	Link []string // argv of the command whose stdin and stdout are the link, if not Session
+	Link Texts // argv of the command whose stdin and stdout are the link, if not Session
 	// Session, if not nil, has the daemon lend its link.
 	Session *Session
 	Drives  []DriveView
@@ -34,8 +78,8 @@ type Config struct {
 	// first of them that can be.
 	By      string
 	Verbose bool
-	Path    string   // file to execute
-	Argv    []string // its arguments, the first one its name
+	Path    Text  // file to execute
+	Argv    Texts // its arguments, the first one its name
 }
 
 // The values of Config.By.

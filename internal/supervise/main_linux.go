@@ -165,7 +165,7 @@ func (m *master) startCommand(o shim.Options, sys *syscall.SysProcAttr) error {
 	}
 	inherited := Inherited()
 	if _, err = unix.FcntlInt(uintptr(pair[1]), unix.F_SETFD, 0); err == nil {
-		m.command, err = m.reaper.Start("/proc/self/exe", shim.Args(pair[1], o, m.cfg.Path, m.cfg.Argv),
+		m.command, err = m.reaper.Start("/proc/self/exe", shim.Args(pair[1], o, string(m.cfg.Path), m.cfg.Argv),
 			&syscall.ProcAttr{Env: os.Environ(), Files: []uintptr{0, 1, 2}, Sys: sys}, m.commandChanged)
 	}
 	_ = unix.Close(pair[1])
@@ -278,7 +278,7 @@ func (m *master) drives() (*drive.Resolver, *drive.Mounts, error) {
 	}
 	var views []drive.Override
 	for _, v := range m.cfg.Drives {
-		views = append(views, drive.Override{Letter: v.Letter, View: v.View})
+		views = append(views, drive.Override{Letter: v.Letter, View: string(v.View)})
 	}
 	table, err := drive.NewTable(drive.TableConfig{Overrides: views, OverridesOnly: m.cfg.DrivesOnly})
 	if err != nil {

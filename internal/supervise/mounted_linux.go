@@ -166,8 +166,8 @@ func (m *master) places() ([]place, error) {
 	plan := transport.Plan{Only: m.cfg.DrivesOnly}
 	var dirs []string
 	for _, v := range m.cfg.Drives {
-		plan.Views = append(plan.Views, drive.Override{Letter: v.Letter, View: v.View})
-		dir, err := filepath.Abs(v.View)
+		plan.Views = append(plan.Views, drive.Override{Letter: v.Letter, View: string(v.View)})
+		dir, err := filepath.Abs(string(v.View))
 		if err == nil {
 			dir, err = filepath.EvalSymlinks(dir)
 		}

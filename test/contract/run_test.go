@@ -56,8 +56,9 @@ func TestExitCodes(t *testing.T) {
 		t.Run(acc.name+"/surroundings", func(t *testing.T) {
 			script := `cat; cat <&5; ls /proc/self/fd | grep -v 3 | tr '\n' ' '; umask; ulimit -n; pwd; nice; ` +
 				`grep -E '^(SigBlk|SigIgn|Groups|Seccomp_filters|Uid|Cap[PE])' /proc/self/status | grep -v Seccomp; echo "$0 $1 $FOO"; id -u; id -G`
+			argv := []string{"sh", "-c", script, "zero", "one  two \xff\"<\u2028"} // arguments are bytes
 			var outs []string
-			for _, cmd := range []*exec.Cmd{r.InView("sh", "-c", script, "zero", "one  two"), r.Run("sh", "-c", script, "zero", "one  two")} {
+			for _, cmd := range []*exec.Cmd{r.InView(argv...), r.Run(argv...)} {
 				null, err := os.Open("/etc/hostname")
 				if err != nil {
 					t.Skip(err)
