@@ -113,18 +113,23 @@ func (s *supervisor) listen(n seccomp.Notif, call seccomp.Call) error {
 	}
 	defer unix.Close(c)
 	sock := s.sockets.of(c)
-	if sock == nil || !sock.startListening(uint32(max(call.Backlog, 0))) {
+	if sock == nil {
 		return errNative
 	}
 	task, err := lookup.ReadTask(n.TID)
 	if err != nil {
 		return err
 	}
+	backlog := uint32(call.Backlog) // a negative one is the largest, as __sys_listen has it
+	undo, news := sock.startListening(backlog)
+	if !news {
+		return errNative
+	}
 	ctx, cancel := s.patience(n)
 	defer cancel()
-	err = s.listenHost(ctx, sock, wire.Request{Kind: wire.KindListen, Backlog: uint32(max(call.Backlog, 0)), Caller: caller(task)})
+	err = s.listenHost(ctx, sock, wire.Request{Kind: wire.KindListen, Backlog: backlog, Caller: caller(task)})
 	if err != nil {
-		sock.stopListening()
+		undo()
 		if cause := context.Cause(ctx); cause != nil {
 			return cause
 		}

@@ -106,19 +106,19 @@ func (s *socket) listens() (bool, uint32) {
 	return s.listening, s.backlog
 }
 
-// startListening tells if the socket was not listening before.
-func (s *socket) startListening(backlog uint32) bool {
+// startListening tells if that is news to the host: the socket was not listening
+// before, or with another backlog. undo is for when the host is not to be told.
+func (s *socket) startListening(backlog uint32) (undo func(), news bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	was := s.listening
+	was, before := s.listening, s.backlog
 	s.listening, s.backlog = true, backlog
-	return !was
-}
-
-func (s *socket) stopListening() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.listening = false
+	undo = func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.listening, s.backlog = was, before
+	}
+	return undo, !was || backlog != before
 }
 
 func (s *socket) giveUp() {

@@ -152,6 +152,16 @@ func TestSockets(t *testing.T) {
 			s.far.all("connect 7 n")
 			s.near.all("accept 5 9")
 		}},
+		{name: "negative backlog", fails: "EOPNOTSUPP", play: func(s *stage) {
+			s.near.all("umask 0", "socket 5 stream", "bind 5 n", "listen 5 -1")
+			s.far.all("burst n 100")
+		}},
+		{name: "backlog changed", fails: "EOPNOTSUPP", play: func(s *stage) {
+			s.near.all("umask 0", "socket 5 stream", "bind 5 n", "listen 5 1", "listen 5 200")
+			if !s.way.inFolder() { // which sees it a moment late
+				s.far.all("burst n 100")
+			}
+		}},
 	})
 }
 

@@ -340,6 +340,16 @@ static void run(char **v, int n)
 	} else if (IS("connect", 2)) {
 		len = address(&a, v[2], opt);
 		result(do_connect(num(v[1]), &a, len));
+	} else if (IS("burst", 2)) { /* connections at once that don't wait */
+		int fds[256], max = num(v[2]) < 256 ? num(v[2]) : 256, ok = 0;
+		len = address(&a, v[1], 0);
+		for (int i = 0; i < max; i++) {
+			fds[i] = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0);
+			ok += do_connect(fds[i], &a, len) == 0;
+		}
+		for (int i = 0; i < max; i++)
+			close(fds[i]);
+		value(ok);
 	} else if (IS("bindptr", 3)) {
 		result(do_bind(num(v[1]), (void *)strtoul(v[2], 0, 0), num(v[3])));
 	} else if (IS("connectptr", 3)) {
