@@ -49,6 +49,9 @@ func (s *supervisor) bind(n seccomp.Notif, call seccomp.Call) error {
 	if named(c) {
 		return errno.Errorf(errno.EINVAL, errno.LayerGuest, "the socket has a name already")
 	}
+	if err := room(c); err != nil {
+		return err
+	}
 	var st unix.Stat_t
 	if err := unix.Fstat(c, &st); err != nil {
 		return errNative
@@ -109,6 +112,9 @@ func (s *supervisor) listen(n seccomp.Notif, call seccomp.Call) error {
 	}
 	c, err := seccomp.GetFD(n.TID, call.FD)
 	if err != nil {
+		if wanting(err) {
+			s.log.Warn("a task's socket can't be taken, so host programs may not know that it listens", "task", n.TID, "err", err)
+		}
 		return errNative
 	}
 	defer unix.Close(c)
@@ -211,6 +217,10 @@ func (s *supervisor) welcome(in *link.Incoming, sock *socket) (*conn, *link.Stre
 func (s *supervisor) reach(ctx context.Context, sock *socket, peer []byte) (int, error) {
 	r, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
 	if err != nil {
+		return -1, err
+	}
+	if err := room(r); err != nil {
+		_ = unix.Close(r)
 		return -1, err
 	}
 	refuseRights(r)

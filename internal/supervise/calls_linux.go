@@ -227,6 +227,9 @@ func (s *supervisor) target(n seccomp.Notif, call seccomp.Call, follow bool) (*t
 	}
 	place, err := task.Resolve(sunPath(sockaddr), follow)
 	if err != nil {
+		if wanting(err) {
+			return nil, err
+		}
 		return nil, errNative
 	}
 	path, err := s.onDrive(task, place)
@@ -263,6 +266,9 @@ func (s *supervisor) elsewhere(tid int, path []byte) bool {
 func (s *supervisor) socketOf(n seccomp.Notif, fd int, wrongType errno.Errno) (int, error) {
 	c, err := seccomp.GetFD(n.TID, fd)
 	if err != nil {
+		if wanting(err) {
+			return -1, err
+		}
 		if errors.Is(err, unix.EPERM) {
 			s.log.Warn("a task's socket can't be taken, its call is left alone", "task", n.TID, "err", err)
 		}

@@ -53,6 +53,9 @@ func (s *supervisor) connect(n seccomp.Notif, call seccomp.Call) error {
 		}
 		return nil
 	}
+	if err := room(c); err != nil {
+		return err
+	}
 	return s.connectHost(ctx, n, call.FD, c, t)
 }
 
