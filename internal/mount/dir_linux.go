@@ -28,7 +28,8 @@ func (v *view) OpenDir(_ <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut) fu
 	if n == nil {
 		return fuse.EACCES
 	}
-	fd, err := unix.Openat(n.fd, ".", unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	// Not as "." in it, which would take the right to search it too.
+	fd, err := unix.Open(procFD(n.fd), unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return status(err)
 	}

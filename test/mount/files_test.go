@@ -330,6 +330,12 @@ var calls = []struct {
 		p.note("rewind", err, bytes.Equal(first[:n], second[:n]))
 		unix.Close(fd)
 		p.note("removeall", os.RemoveAll(p.at("d")))
+		// To list a folder takes no right to search it.
+		p.note("folder", errors.Join(unix.Mkdir(p.at("r"), 0o755), os.WriteFile(p.at("r/f"), nil, 0o644), unix.Chmod(p.at("r"), 0o444)))
+		names, err = os.ReadDir(p.at("r"))
+		p.note("list what can't be searched", err, len(names))
+		p.stat("r/f")
+		p.note("chmod", unix.Chmod(p.at("r"), 0o755))
 	}},
 }
 
