@@ -20,6 +20,7 @@ const (
 	doingOther
 	doingBind
 	doingConnect
+	doingPath // O_PATH: a connect by the descriptor looks no name up
 )
 
 // A call is one of those two with the number of its socket, -1 if unknown.
@@ -94,8 +95,22 @@ func parseCall(b []byte) call {
 			return call{doing: d, fd: -1, packed: args[1]}
 		}
 		return call{doing: doingOther, fd: -1}
+	case unix.SYS_OPENAT, compatOpenat:
+		return opening(args[2])
+	case plainOpen, compatOpen:
+		return opening(args[1])
+	case unix.SYS_OPENAT2: // its flags are in memory, and only with O_PATH can it open a socket
+		return opening(unix.O_PATH)
 	case unix.SYS_IO_URING_ENTER:
 		return call{fd: -1}
+	}
+	return call{doing: doingOther, fd: -1}
+}
+
+// opening is an open with these flags.
+func opening(flags uint64) call {
+	if flags&unix.O_PATH != 0 {
+		return call{doing: doingPath, fd: -1}
 	}
 	return call{doing: doingOther, fd: -1}
 }

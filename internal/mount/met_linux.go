@@ -47,15 +47,15 @@ type met struct {
 // error is that of the lookup, and so of the call.
 //
 // A task that only looks gets no more than the attributes. Where it can't be told
-// what a task does, the agent is asked when there is a client: a refusal comes as
-// the reset of a connection.
+// what a task does, and for one that opens the file to connect by that, the agent is
+// asked when there is a client: a refusal comes as the reset of a connection.
 func (v *view) meet(cancel <-chan struct{}, in *fuse.InHeader, dir *node, name string, n *node) error {
 	if n.boundSocket() != nil {
 		return nil // the kernel finds the program's own, or refuses
 	}
 	tid := int(in.Pid)
 	c := callOf(tid)
-	if c.doing != doingConnect && c.doing != doingUnknown {
+	if c.doing != doingConnect && c.doing != doingPath && c.doing != doingUnknown {
 		return nil
 	}
 	task, err := lookup.ReadTask(tid)
@@ -67,6 +67,9 @@ func (v *view) meet(cancel <-chan struct{}, in *fuse.InHeader, dir *node, name s
 	m, err := n.meeting(v, name)
 	if err != nil {
 		v.log.Warn("socket of the host", "name", name, "err", err)
+		if c.doing == doingPath {
+			return nil
+		}
 		return unix.ECONNREFUSED
 	}
 	if c.doing != doingConnect {
@@ -273,6 +276,7 @@ func (m *met) unasked() (_ *offer, ok bool) {
 	}
 	m.mu.Lock()
 	foreseen, caller := len(m.offers) > 0, m.looked
+	m.used = time.Now() // by who may have looked long ago
 	m.mu.Unlock()
 	if foreseen {
 		return nil, true

@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -180,6 +181,47 @@ func TestBothWays(t *testing.T) {
 				t.Errorf("%s: %v", filepath.Base(p), err)
 			}
 		}
+	}
+}
+
+// TestByDescriptor connects to a socket that was opened and never looked up for a
+// connect, as programs do whose path is longer than a socket's name may be.
+func TestByDescriptor(t *testing.T) {
+	beneath, at, _, _ := mounted(t, nil)
+	long := filepath.Join(strings.Repeat("long", 30), "h")
+	if err := os.Mkdir(filepath.Dir(filepath.Join(beneath, long)), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink(filepath.Dir(filepath.Join(beneath, long)), beneath+"/short"); err != nil {
+		t.Fatal(err)
+	}
+	l := listen(t, beneath+"/short/h")
+	open := map[string]func(string) (int, error){
+		"open": func(p string) (int, error) { return unix.Open(p, unix.O_PATH|unix.O_CLOEXEC, 0) },
+		"openat2": func(p string) (int, error) {
+			return unix.Openat2(unix.AT_FDCWD, p, &unix.OpenHow{Flags: unix.O_PATH | unix.O_CLOEXEC})
+		},
+	}
+	for name, open := range open {
+		fd, err := open(filepath.Join(at, long))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer unix.Close(fd)
+		for range 2 {
+			if err := answers(procFD(fd)); err != nil {
+				t.Errorf("by %s: %v", name, err)
+			}
+		}
+	}
+	l.Close()
+	fd, err := open["open"](filepath.Join(at, long))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(fd)
+	if err := answers(procFD(fd)); !errors.Is(err, unix.ECONNRESET) {
+		t.Errorf("a server that is gone: %v, want ECONNRESET", err)
 	}
 }
 
