@@ -162,6 +162,7 @@ func (v *view) ReadDirPlus(_ <-chan struct{}, in *fuse.ReadIn, out *fuse.DirEntr
 		}
 		n, st, err := v.findQuickly(d.node, e.Name)
 		if err == nil && n != nil {
+			v.told(n, d.node, e.Name)
 			v.entry(n, &st, entry)
 			out.FixMode(n.kind)
 		}

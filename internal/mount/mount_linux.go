@@ -121,7 +121,7 @@ func newView(beneath string, o Options) (_ *view, flags int64, err error) {
 		uid: uint32(os.Geteuid()), dev: uint64(st.Dev),
 		asks:  fs.Type == unix.V9FS_MAGIC || fs.Type == unix.FUSE_SUPER_MAGIC,
 		maker: newMaker(os.Geteuid() == 0), hidden: newHidden(nameless),
-		nodes: map[uint64]*node{root.id: root, nameless.id: nameless}, keys: map[key]*node{root.key: root}, lastID: namelessID,
+		nodes: map[uint64]*node{root.id: root, nameless.id: nameless}, keys: map[key]*node{root.key: root}, folders: map[place]*node{}, lastID: namelessID,
 		handles: map[uint64]*handle{}, dirs: map[uint64]*dirHandle{},
 	}
 	v.sockets = newSockets(v)

@@ -28,6 +28,7 @@ func (v *view) Lookup(cancel <-chan struct{}, in *fuse.InHeader, name string, ou
 			return fuse.Status(number(err))
 		}
 	}
+	v.told(n, dir, name)
 	v.entry(n, &st, out)
 	return fuse.OK
 }
@@ -48,6 +49,7 @@ func (v *view) make(in *fuse.InHeader, umask uint32, name string, out *fuse.Entr
 	n.mu.Lock()
 	n.plain = true
 	n.mu.Unlock()
+	v.told(n, dir, name)
 	v.entry(n, &st, out)
 	return fuse.OK
 }
@@ -123,6 +125,9 @@ func (v *view) remove(in *fuse.InHeader, name string, flags int) fuse.Status {
 	}
 	err := unix.Unlinkat(dir.fd, name, flags)
 	over.end(err)
+	if err == nil && flags != 0 {
+		v.removed(place{dir.id, name})
+	}
 	return status(err)
 }
 
@@ -212,6 +217,7 @@ func (v *view) Rename(_ <-chan struct{}, in *fuse.RenameIn, from, to string) fus
 	if err != nil {
 		return status(err)
 	}
+	v.renamed(place{a.id, from}, place{b.id, to}, in.Flags&unix.RENAME_EXCHANGE != 0)
 	v.isAt(b, to)
 	if in.Flags&unix.RENAME_EXCHANGE != 0 {
 		v.isAt(a, from)

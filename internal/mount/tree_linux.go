@@ -49,6 +49,7 @@ type node struct {
 	dir   *node  // where it was found last, held; nil for what always has fd
 	base  string // its name there
 
+	place   place // of a folder, as a key of view.folders
 	backing backing
 
 	mu     sync.Mutex
@@ -56,6 +57,12 @@ type node struct {
 	plain  bool   // an empty file that the host says is no socket
 	guest  *bound // a program's socket that was bound to it, closed or not
 	host   *met   // our listener, where the socket is the host's
+}
+
+// A place is a name in a folder.
+type place struct {
+	dir  uint64 // node's id
+	base string
 }
 
 func (n *node) socket() bool { return n.kind == unix.S_IFSOCK }
@@ -85,6 +92,7 @@ type view struct {
 	mu      sync.Mutex
 	nodes   map[uint64]*node
 	keys    map[key]*node
+	folders map[place]*node // where the kernel has folders
 	lastID  uint64
 	handles map[uint64]*handle
 	dirs    map[uint64]*dirHandle
@@ -309,6 +317,7 @@ func (v *view) dropped(n *node, refs uint64, left []int) []int {
 		if v.keys[n.key] == n {
 			delete(v.keys, n.key)
 		}
+		v.place(nil, n.place)
 		if n.fd >= 0 {
 			left = append(left, n.fd)
 			n.fd = -1
@@ -318,6 +327,62 @@ func (v *view) dropped(n *node, refs uint64, left []int) []int {
 		n, refs = dir, 1
 	}
 	return left
+}
+
+// told notes that the kernel is told of n as base in dir.
+func (v *view) told(n, dir *node, base string) {
+	if n.kind != unix.S_IFDIR {
+		return
+	}
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.place(n, place{dir.id, base})
+}
+
+// place notes that the kernel has the folder n, or nil for none, at p; v.mu is held.
+// A folder is at one place at a time.
+func (v *view) place(n *node, p place) {
+	if was := v.folders[p]; was != nil {
+		was.place = place{}
+		delete(v.folders, p)
+	}
+	if n != nil {
+		delete(v.folders, n.place)
+		n.place, v.folders[p] = p, n
+	}
+}
+
+// removed is called when the folder at p was removed by way of the view. The kernel
+// has no more use for the one that it has there, even if the host had put another
+// in its place and that was removed: whoever finds the first one again, where the
+// host has moved it, is to be given another node.
+func (v *view) removed(p place) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	n := v.folders[p]
+	if n == nil {
+		return
+	}
+	v.place(nil, p)
+	if v.keys[n.key] == n {
+		delete(v.keys, n.key)
+	}
+}
+
+// renamed is called when from became to by way of the view, or with both the two
+// were exchanged.
+func (v *view) renamed(from, to place, both bool) {
+	if !both {
+		v.removed(to)
+	}
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	a, b := v.folders[from], v.folders[to]
+	v.place(nil, from)
+	v.place(a, to)
+	if b != nil {
+		v.place(b, from)
+	}
 }
 
 // Forget is the kernel's drop.
@@ -431,6 +496,7 @@ func (v *view) release() {
 	}
 	clear(v.nodes)
 	clear(v.keys)
+	clear(v.folders)
 	clear(v.handles)
 	clear(v.dirs)
 }

@@ -111,6 +111,38 @@ func TestChangedBeneath(t *testing.T) {
 			t.Error(err)
 		}
 	})
+	for name, remove := range map[string]func(string) error{
+		"by rmdir": unix.Rmdir,
+		"by rename": func(name string) error {
+			return errors.Join(unix.Mkdir(name+"3", 0o755), unix.Rename(name+"3", name))
+		},
+		"by rename of a moved one": func(name string) error {
+			return errors.Join(unix.Rename(name, name+"3"), unix.Rmdir(name+"3"))
+		},
+	} {
+		t.Run("another folder removed "+name, func(t *testing.T) {
+			view, beneath := at("swapped " + name)
+			if err := os.Mkdir(beneath, 0o755); err != nil {
+				t.Fatal(err)
+			}
+			write(t, beneath+"/file", "text")
+			holds(t, view+"/file", "text")
+			used, err := os.Open(view) // so that the kernel doesn't forget it
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer used.Close()
+			// The kernel doesn't look again before it removes.
+			if err := errors.Join(os.Rename(beneath, beneath+"2"), os.Mkdir(beneath, 0o755), remove(view)); err != nil {
+				t.Fatal(err)
+			}
+			holds(t, view+"2/file", "text")
+			if l, err := os.ReadDir(view + "2"); err != nil || len(l) != 1 {
+				t.Errorf("the folder that is still there: %v, %v", l, err)
+			}
+			write(t, view+"2/new", "text")
+		})
+	}
 	t.Run("another kind", func(t *testing.T) {
 		view, beneath := at("kind")
 		write(t, beneath, "file")
