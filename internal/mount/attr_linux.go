@@ -105,6 +105,11 @@ func (v *view) SetAttr(_ <-chan struct{}, in *fuse.SetAttrIn, out *fuse.AttrOut)
 	if err := v.stat(n, &st); err != nil {
 		return status(err)
 	}
+	if b := n.boundSocket(); b != nil {
+		b.mu.Lock()
+		b.now = accessOf(&st)
+		b.mu.Unlock()
+	}
 	v.fill(n, &st, &out.Attr)
 	out.SetTimeout(fresh)
 	return fuse.OK

@@ -42,6 +42,8 @@ type bound struct {
 	made  wire.Request // as it was bound
 	owner *lookup.Task // as it was when it bound the socket
 	diag  *diag        // of its network namespace; nil if we can't ask there
+	first access       // to its file, as the agent had made it
+	then  access       // the same when bind was over
 	gone  chan struct{}
 	gate  link.Gate // of host programs that come
 
@@ -61,11 +63,17 @@ type bound struct {
 	handle  *link.Stream // the host's socket, on the link of the time
 	listens bool         // as far as seen
 	backlog uint32       // of the host's socket, 0 if that doesn't listen
+	now     access       // to its file, as far as changed by way of the view
 	over    bool         // its name on the host is somebody else's now
 	unnamed bool         // its name was taken away in the view
 
 	connecting int // by how many calls it may have become a connection
 }
+
+// access is who may use a file.
+type access struct{ mode, uid, gid uint32 }
+
+func accessOf(st *unix.Stat_t) access { return access{st.Mode & 0o7777, st.Uid, st.Gid} }
 
 // bind carries out the MKNOD that bind(2) is. ok is false for one that is no
 // business of the host: mknod(2) itself.
@@ -125,6 +133,7 @@ func (v *view) bind(cancel <-chan struct{}, in *fuse.MknodIn, name string, out *
 	}
 	n, st, err := v.appeared(dir, name, b.handle.Link().Done())
 	if err == nil {
+		b.first = accessOf(&st)
 		err = v.own(n, &st, in)
 	}
 	if err != nil {
@@ -138,6 +147,7 @@ func (v *view) bind(cancel <-chan struct{}, in *fuse.MknodIn, name string, out *
 	v.hold(n)
 	v.hold(dir)
 	b.node, b.dir, b.base = n, dir, name
+	b.then, b.now = accessOf(&st), accessOf(&st)
 	n.mu.Lock()
 	n.guest = b
 	n.mu.Unlock()

@@ -49,9 +49,7 @@ func (b *bound) connects(ctx context.Context) (*link.Stream, error) {
 		if err != nil {
 			return nil, err
 		}
-		if fd, st, err := b.newFile(); err == nil {
-			b.v.rekey(b.node, fd, &st)
-		}
+		b.takeFile()
 		b.v.opts.Host.Route(handle, b.accepted)
 		b.mu.Lock()
 		b.handle, b.backlog = handle, 0

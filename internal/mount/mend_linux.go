@@ -131,10 +131,13 @@ func (b *bound) lost(dir *node, base string) {
 // its file has by now.
 func (b *bound) again() (wire.Request, error) {
 	b.mu.Lock()
-	dir, base := b.dir, b.base
+	dir, base, now := b.dir, b.base, b.now
 	b.mu.Unlock()
 	path, err := b.v.hostPath(dir, base)
 	req := b.made
+	if now.mode != b.then.mode { // it is not to be open to others for a moment if it is closed by now
+		req.Mode = now.mode & 0o777
+	}
 	if err == nil && !bytes.Equal(path, req.Path) {
 		req.Path, req.Name = path, nil
 	}
@@ -175,9 +178,7 @@ func (b *bound) rebind(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if fd, st, err := b.newFile(); err == nil {
-		v.rekey(b.node, fd, &st)
-	}
+	b.takeFile()
 	v.opts.Host.Route(handle, b.accepted)
 	b.mu.Lock()
 	b.handle = handle
@@ -196,6 +197,24 @@ func (b *bound) rebind(ctx context.Context) error {
 	}
 	v.log.Info("socket is back", "path", string(req.Path))
 	return nil
+}
+
+// takeFile has the socket's node be the file that the agent made anew, which is given
+// the owner and mode that the last one had. A file that was not made as that was is
+// somebody else's, and keeps its owner.
+func (b *bound) takeFile() {
+	fd, st, err := b.newFile()
+	if err != nil {
+		return
+	}
+	b.mu.Lock()
+	want := b.now
+	b.mu.Unlock()
+	if got := accessOf(&st); got != want && got.uid == b.first.uid && got.gid == b.first.gid {
+		_ = unix.Fchownat(fd, "", int(want.uid), int(want.gid), unix.AT_EMPTY_PATH)
+		_ = unix.Fchmodat(unix.AT_FDCWD, procFD(fd), want.mode, 0)
+	}
+	b.v.rekey(b.node, fd, &st)
 }
 
 // newFile opens the file that the agent made anew.

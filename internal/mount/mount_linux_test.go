@@ -309,6 +309,104 @@ func TestRestoreRenamed(t *testing.T) {
 	}
 }
 
+// TestRestoreAttributes loses the link of sockets whose files were given another
+// mode or owner, with the maker's ids for new files and without.
+func TestRestoreAttributes(t *testing.T) {
+	for _, own := range []bool{false, true} {
+		t.Run(fmt.Sprintf("own %v", own), func(t *testing.T) {
+			beneath, at, h, m := mounted(t, func(v *view) { v.opts.Own = own })
+			change := map[string]func(string) error{
+				"plain":  func(string) error { return nil },
+				"opened": func(p string) error { return os.Chmod(p, 0o777) },
+				"closed": func(p string) error { return unix.Chmod(p, 0o1600) },
+				"given":  func(p string) error { return errors.Join(os.Chown(p, 59001, 59002), os.Chmod(p, 0o750)) },
+			}
+			show := func(dir, name string) string {
+				var st unix.Stat_t
+				err := unix.Stat(filepath.Join(dir, name), &st)
+				return fmt.Sprintf("%o %d:%d %v", st.Mode, st.Uid, st.Gid, err)
+			}
+			want := map[string]string{}
+			for name, fn := range change {
+				listen(t, filepath.Join(at, name))
+				if err := fn(filepath.Join(at, name)); err != nil {
+					t.Fatal(err)
+				}
+				want[name] = show(beneath, name)
+			}
+			h.lose()
+			h.connect(beneath)
+			m.LinkUp()
+			for name := range change {
+				until(t, "the host reaches "+name, func() bool { return answers(filepath.Join(beneath, name)) == nil })
+				for _, dir := range []string{beneath, at} {
+					if got := show(dir, name); got != want[name] {
+						t.Errorf("%s in %s: %s, want %s", name, dir, got, want[name])
+					}
+				}
+			}
+		})
+	}
+}
+
+// TestOwn has another account bind a socket where new files are to be given to their
+// makers, as on a drive of WSL that keeps owners, and where they are not.
+func TestOwn(t *testing.T) {
+	for own, want := range map[bool]string{false: "140750 0:0", true: "140750 59001:59002"} {
+		t.Run(fmt.Sprint(own), func(t *testing.T) {
+			beneath, at, _, _ := mounted(t, func(v *view) { v.opts.Own = own })
+			for _, d := range []string{filepath.Dir(at), beneath} {
+				if err := os.Chmod(d, 0o777); err != nil {
+					t.Fatal(err)
+				}
+			}
+			fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer unix.Close(fd)
+			done := make(chan error, 1)
+			onThread(func() {
+				const keep = ^uintptr(0)
+				if err := unix.Unshare(unix.CLONE_FS); err != nil {
+					done <- err
+					return
+				}
+				unix.Umask(0o027)
+				if _, _, e := unix.RawSyscall(unix.SYS_SETRESGID, keep, 59002, keep); e != 0 {
+					done <- e
+					return
+				}
+				if _, _, e := unix.RawSyscall(unix.SYS_SETRESUID, keep, 59001, keep); e != 0 {
+					done <- e
+					return
+				}
+				done <- unix.Bind(fd, &unix.SockaddrUnix{Name: at + "/n"})
+			})
+			if err := <-done; err != nil {
+				t.Fatal(err)
+			}
+			for _, dir := range []string{beneath, at} {
+				var st unix.Stat_t
+				err := unix.Stat(dir+"/n", &st)
+				if got := fmt.Sprintf("%o %d:%d", st.Mode, st.Uid, st.Gid); err != nil || got != want {
+					t.Errorf("in %s: %s, %v, want %s", dir, got, err, want)
+				}
+			}
+			if err := unix.Listen(fd, 1); err != nil {
+				t.Fatal(err)
+			}
+			until(t, "the host reaches it", func() bool {
+				c, err := net.Dial("unix", beneath+"/n")
+				if err == nil {
+					c.Close()
+				}
+				return err == nil
+			})
+		})
+	}
+}
+
 // TestShownAsFile is a folder beneath that shows the host's sockets as files, as
 // DrvFS does.
 func TestShownAsFile(t *testing.T) {
