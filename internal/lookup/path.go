@@ -4,6 +4,8 @@ package lookup
 
 import (
 	"bytes"
+	"os"
+	"path/filepath"
 	"strconv"
 
 	"golang.org/x/sys/unix"
@@ -144,7 +146,7 @@ func (w *walker) walk(start int, path []byte) (*Place, error) {
 						_ = unix.Close(jumped)
 						return nil, err
 					}
-					return w.place(name, jumped, st), nil
+					return w.landed(name, jumped, st), nil
 				}
 				w.move(jumped)
 				rest = tail
@@ -180,6 +182,36 @@ func (w *walker) open(name []byte) (fd int, st unix.Stat_t, err error) {
 		return -1, st, err
 	}
 	return fd, st, nil
+}
+
+// landed is the place of the file to which a link of /proc named name has led: in the
+// folder and under the name that the kernel has for it, if those are true for the
+// task. Else it is the link's own, as there may be no other.
+func (w *walker) landed(name []byte, fd int, st unix.Stat_t) *Place {
+	p := w.place(name, fd, st)
+	text, err := os.Readlink("/proc/self/fd/" + strconv.Itoa(fd))
+	if err != nil || text[0] != '/' {
+		return p // no file
+	}
+	dir, base := filepath.Split(text[1:])
+	parent, err := unix.Openat2(w.root, "./"+dir, &unix.OpenHow{
+		Flags: unix.O_PATH | unix.O_DIRECTORY | unix.O_CLOEXEC, Resolve: unix.RESOLVE_NO_SYMLINKS | unix.RESOLVE_NO_MAGICLINKS,
+	})
+	if err != nil {
+		return p
+	}
+	same := false
+	if file, err := unix.Openat(parent, base, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0); err == nil {
+		same, _ = sameFolder(fd, file)
+		_ = unix.Close(file)
+	}
+	if !same {
+		_ = unix.Close(parent)
+		return p
+	}
+	_ = unix.Close(p.Parent)
+	p.Parent, p.Base = parent, []byte(base)
+	return p
 }
 
 // place hands the current folder and target over.
@@ -274,7 +306,7 @@ func (w *walker) link(fd int, name []byte) (next []byte, jumped int, err error) 
 	return buf[:n:n], -1, nil
 }
 
-// sameFolder compares identity and mount, as the kernel does for "..".
+// sameFolder compares identity and mount, of files too, as the kernel does for "..".
 func sameFolder(a, b int) (bool, error) {
 	const want = unix.STATX_INO | unix.STATX_MNT_ID
 	var sa, sb unix.Statx_t

@@ -112,6 +112,7 @@ func TestNames(t *testing.T) {
 			s.far.all("umask 0", "mkdir d", "socket 5 stream", "bind 5 d/h", "listen 5 9")
 			s.near.all("open 10 d", "open 11 d/h")
 			reach(s, "/proc/self/fd/10/h", "h")
+			reach(s, "/proc/self/fd/11", "h")
 			s.near.all("socket 5 stream", "bind 5 /proc/self/fd/10/n", "getsockname 5", "listen 5 1")
 			s.far.all("socket 7 stream", "connect 7 d/n")
 			s.near.all("accept 5 6")
