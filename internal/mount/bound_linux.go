@@ -188,13 +188,29 @@ func (v *view) appeared(dir *node, name string, lost <-chan struct{}) (*node, un
 
 // findSocket is find for a file that is known to be a socket, however it looks.
 func (v *view) findSocket(dir *node, base string) (*node, unix.Stat_t, error) {
-	var st unix.Stat_t
-	fd, err := openPath(dir.fd, base, &st)
+	fd, st, err := openSocket(dir.fd, base)
 	if err != nil {
 		return nil, st, err
 	}
-	st.Mode = st.Mode&^unix.S_IFMT | unix.S_IFSOCK
 	return v.adoptNew(fd, &st, dir, base), st, nil
+}
+
+// openSocket is openPath for a file that the agent has just made. It is about to be
+// given to somebody, so a file that can't be that one is none, whoever has put it
+// there meanwhile.
+func openSocket(dir int, base string) (int, unix.Stat_t, error) {
+	var st unix.Stat_t
+	fd, err := openPath(dir, base, &st)
+	if err != nil {
+		return -1, st, err
+	}
+	kind := st.Mode & unix.S_IFMT
+	if kind != unix.S_IFSOCK && (kind != unix.S_IFREG || st.Size > 0) || st.Nlink > 1 {
+		_ = unix.Close(fd)
+		return -1, st, unix.EADDRINUSE
+	}
+	st.Mode = st.Mode&^unix.S_IFMT | unix.S_IFSOCK
+	return fd, st, nil
 }
 
 // own gives the socket's file to its maker, see Options.Own.

@@ -219,25 +219,22 @@ func (b *bound) takeFile() {
 
 // newFile opens the file that the agent made anew.
 func (b *bound) newFile() (int, unix.Stat_t, error) {
-	var st unix.Stat_t
 	b.mu.Lock()
 	dir, base := b.dir, b.base
 	b.mu.Unlock()
-	fd, err := openPath(dir.fd, base, &st)
-	if err != nil {
-		return -1, st, err
-	}
-	st.Mode = st.Mode&^unix.S_IFMT | unix.S_IFSOCK
-	return fd, st, nil
+	return openSocket(dir.fd, base)
 }
 
 // inPlace tells if the file that was made for the socket still has its name.
 func (b *bound) inPlace() bool {
-	fd, st, err := b.newFile()
-	if err != nil {
+	b.mu.Lock()
+	dir, base := b.dir, b.base
+	b.mu.Unlock()
+	var st unix.Stat_t
+	if unix.Fstatat(dir.fd, base, &st, unix.AT_SYMLINK_NOFOLLOW) != nil {
 		return false
 	}
-	_ = unix.Close(fd)
+	st.Mode = st.Mode&^unix.S_IFMT | unix.S_IFSOCK
 	b.v.mu.Lock()
 	defer b.v.mu.Unlock()
 	return b.node.key == keyOf(&st)
