@@ -99,6 +99,17 @@ func raiseLimit() {
 	}
 }
 
+// mostHeld is how many descriptors may be in use for good, and what is left for
+// files, connections and calls.
+func mostHeld() (most, spare int) {
+	const least = 64
+	l := unix.Rlimit{Cur: manyFiles}
+	_ = unix.Getrlimit(unix.RLIMIT_NOFILE, &l)
+	most = int(min(l.Cur, manyFiles))
+	spare = max(most/8, least)
+	return most - spare, spare
+}
+
 // newView opens the folder beneath. flags are those of the mount that it lies on.
 func newView(beneath string, o Options) (_ *view, flags int64, err error) {
 	fd, err := unix.Open(beneath, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
@@ -128,6 +139,7 @@ func newView(beneath string, o Options) (_ *view, flags int64, err error) {
 	if v.uid == 0 {
 		raiseLimit()
 	}
+	v.most, v.spare = mostHeld()
 	return v, int64(fs.Flags), nil
 }
 

@@ -71,6 +71,9 @@ func (v *view) Mknod(cancel <-chan struct{}, in *fuse.MknodIn, name string, out 
 
 // Mkdir makes a folder.
 func (v *view) Mkdir(_ <-chan struct{}, in *fuse.MkdirIn, name string, out *fuse.EntryOut) fuse.Status {
+	if v.full(unix.S_IFDIR) {
+		return fuse.Status(unix.EMFILE)
+	}
 	return v.make(&in.InHeader, in.Umask, name, out, func(dir int) error { return unix.Mkdirat(dir, name, in.Mode) })
 }
 

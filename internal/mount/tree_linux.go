@@ -94,6 +94,10 @@ type view struct {
 	keys    map[key]*node
 	folders map[place]*node // where the kernel has folders
 	lastID  uint64
+	held    int  // nodes that have a descriptor for good
+	most    int  // of those, folders at first
+	spare   int  // what is left then
+	scarce  bool // there were more, and it was said
 	handles map[uint64]*handle
 	dirs    map[uint64]*dirHandle
 	lastFH  uint64
@@ -128,6 +132,7 @@ func (v *view) adopt(fd int, st *unix.Stat_t, dir *node, base string) *node {
 		n = &node{id: v.lastID, kind: k.kind, fd: fd, ino: v.number(k.dev, k.ino), key: k, refs: 1}
 		if fd >= 0 {
 			n.users = 1 // for good
+			v.held++
 		} else {
 			dir.refs++
 			n.dir, n.base = dir, base
@@ -167,6 +172,9 @@ func (v *view) found(dir *node, base string, was *unix.Stat_t, adopt func(int, *
 		return adopt(-1, was, dir, base), *was, nil
 	}
 	var st unix.Stat_t
+	if v.full(was.Mode & unix.S_IFMT) {
+		return nil, st, unix.EMFILE
+	}
 	fd, err := openPath(dir.fd, base, &st)
 	if err != nil {
 		return nil, st, err
@@ -179,6 +187,25 @@ func (v *view) found(dir *node, base string, was *unix.Stat_t, adopt func(int, *
 		fd = -1
 	}
 	return adopt(fd, &st, dir, base), st, nil
+}
+
+// full tells if there may be no more folders, or sockets, which may be some more: who
+// can't open a descriptor can't open a file either, make a socket, or even be
+// unmounted by fusermount3. It is the kernel that decides when it forgets some.
+func (v *view) full(kind uint32) bool {
+	v.mu.Lock()
+	most := v.most
+	if kind == unix.S_IFSOCK {
+		most += v.spare / 2
+	}
+	is := v.held >= most
+	first := is && !v.scarce
+	v.scarce = v.scarce || is
+	v.mu.Unlock()
+	if first {
+		v.log.Warn("too many folders are in use: programs get EMFILE (the hard limit of open files, ulimit -Hn, bounds them)", "folders", most)
+	}
+	return is
 }
 
 // openPath opens a file, which may be of any kind, and asks for its attributes.
@@ -318,6 +345,9 @@ func (v *view) dropped(n *node, refs uint64, left []int) []int {
 			delete(v.keys, n.key)
 		}
 		v.place(nil, n.place)
+		if n.dir == nil {
+			v.held--
+		}
 		if n.fd >= 0 {
 			left = append(left, n.fd)
 			n.fd = -1

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"os"
 	"path/filepath"
 	"syscall"
@@ -237,6 +238,66 @@ func appends(view, beneath string) error {
 		return fmt.Errorf("after a change by mapping: %q, %v, want %q", got, err, want)
 	}
 	return nil
+}
+
+// TestFewDescriptors walks a tree with more folders than the mount may have
+// descriptors: some can't be entered, but all else goes on, and the mount ends as
+// it should.
+func TestFewDescriptors(t *testing.T) {
+	for name, uid := range map[string]uint32{"root": 0, "own": rig.Nobody} {
+		t.Run(name, func(t *testing.T) {
+			f := bareFolders(t, uid)
+			m := f.command(t, uid)
+			m.Cmd.Args = append([]string{need(t, "prlimit"), "--nofile=200"}, m.Cmd.Args...)
+			if uid == 0 { // who could give himself more
+				m.Cmd.Args = append([]string{need(t, "setpriv"), "--bounding-set=-sys_resource"}, m.Cmd.Args...)
+			}
+			m.Cmd.Path = m.Cmd.Args[0]
+			m.Start()
+			for i := range 500 {
+				dir := fmt.Sprintf("%s/%d", f.beneath, i)
+				if err := errors.Join(os.Mkdir(dir, 0o755), os.Chown(dir, int(uid), int(uid))); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if err := os.WriteFile(f.beneath+"/file", []byte("text"), 0o644); err != nil {
+				t.Fatal(err)
+			}
+			echo(t, f.beneath+"/h")
+			if err := os.Chmod(f.beneath+"/h", 0o777); err != nil {
+				t.Fatal(err)
+			}
+			err := byThread(uid, func() error {
+				none := 0
+				for i := range 500 {
+					var st unix.Stat_t
+					switch err := unix.Stat(fmt.Sprintf("%s/%d", f.view, i), &st); err {
+					case nil:
+					case unix.EMFILE:
+						none++
+					default:
+						return err
+					}
+				}
+				if none == 0 {
+					return errors.New("there are enough descriptors")
+				}
+				b, err := os.ReadFile(f.view + "/file")
+				if err == nil && string(b) != "text" {
+					err = fmt.Errorf("the file holds %q", b)
+				}
+				l, lerr := net.Listen("unix", f.view+"/n")
+				if lerr == nil {
+					l.Close()
+				}
+				return errors.Join(err, os.WriteFile(f.view+"/0/new", nil, 0o644), lerr, answers(f.view+"/h"))
+			})
+			if err != nil {
+				t.Error(err)
+			}
+			m.End()
+		})
+	}
 }
 
 // TestDescriptors shows that the mount doesn't keep a descriptor for each file
