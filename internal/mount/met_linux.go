@@ -138,10 +138,13 @@ func waiting(fd int) (nonblock bool, limit time.Duration) {
 }
 
 // refused makes of a lost link what a connecting program knows: that nobody is
-// there.
+// there. That another thread connects the same socket, AF_UNIX says with EISCONN.
 func refused(err error) error {
 	var e *errno.Error
 	if errors.As(err, &e) && e.Layer != errno.LayerLink {
+		if e.Errno == errno.EALREADY {
+			return errno.Errorf(errno.EISCONN, e.Layer, "another thread connects the socket")
+		}
 		return e
 	}
 	return errno.Errorf(errno.ECONNREFUSED, errno.LayerLink, "%v", err)

@@ -237,3 +237,20 @@ func TestWaitOfOne(t *testing.T) {
 		t.Errorf("the host was asked %d times", n)
 	}
 }
+
+// TestRefused is what a program is told where the host's answer is not connect's.
+func TestRefused(t *testing.T) {
+	for _, c := range []struct {
+		err  error
+		want errno.Errno
+	}{
+		{errno.Errorf(errno.EACCES, errno.LayerHost, "no"), errno.EACCES},
+		{errno.Errorf(errno.EALREADY, errno.LayerAgent, "another thread is at it"), errno.EISCONN},
+		{errno.Errorf(errno.ENETDOWN, errno.LayerLink, "lost"), errno.ECONNREFUSED},
+		{errors.New("lost"), errno.ECONNREFUSED},
+	} {
+		if got := number(refused(c.err)); got != c.want {
+			t.Errorf("%v: %v, want %v", c.err, got, c.want)
+		}
+	}
+}
