@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"math/rand/v2"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -181,14 +182,52 @@ func (f *forward) listenGuest() (func() (error, bool), error) {
 			defer close(closed)
 			_ = l.Close()
 		})
+		stop := f.watch(l)
 		err := f.accept(l)
+		lost := stop()
 		if closer() {
 			_ = l.Close()
 		} else {
 			<-closed // accept may be back before, and who removes the forward waits for it to be gone
 		}
+		if lost != nil {
+			return errno.FromSystem(lost, errno.LayerGuest), true
+		}
 		return err, false
 	}, nil
+}
+
+// watch closes a listener whose file somebody has removed, as those do who clean up
+// temporary files, or who mount over a folder: it would listen where nobody can
+// connect. stop ends that, and says why if it came to it.
+func (f *forward) watch(l socket.Listener) (stop func() error) {
+	file, ok := l.(interface{ Lost() error })
+	if !ok {
+		return func() error { return nil }
+	}
+	var lost error
+	done := make(chan struct{})
+	var work sync.WaitGroup
+	work.Go(func() {
+		t := time.NewTicker(f.set.watchEvery)
+		defer t.Stop()
+		for {
+			select {
+			case <-done:
+				return
+			case <-t.C:
+			}
+			if lost = file.Lost(); lost != nil {
+				_ = l.Close()
+				return
+			}
+		}
+	})
+	return func() error {
+		close(done)
+		work.Wait()
+		return lost
+	}
 }
 
 // folder makes the folder of a guest's socket, as systemd does for its: a file
@@ -244,7 +283,7 @@ func (f *forward) accept(l socket.Listener) error {
 			return nil
 		}
 		e := errno.FromSystem(err, errno.LayerGuest)
-		if !passes(e.Errno) {
+		if errors.Is(err, net.ErrClosed) || !passes(e.Errno) {
 			return e
 		}
 		if e.Errno != errno.ECONNABORTED {

@@ -23,6 +23,8 @@ type Set struct {
 	stop context.CancelFunc
 	work sync.WaitGroup // connections, opening and open
 
+	watchEvery time.Duration // how often a guest listener looks if its file is there
+
 	edit sync.Mutex // one of Add, Remove and Apply at a time
 
 	mu       sync.Mutex
@@ -31,12 +33,15 @@ type Set struct {
 	conns    map[*connection]struct{} // also those of forwards that are gone
 }
 
+// watchEvery bounds how long a listener that somebody has removed is away.
+const watchEvery = 5 * time.Second
+
 // NewSet makes an empty set; log may be nil.
 func NewSet(h Host, log *slog.Logger) *Set {
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
-	s := &Set{host: h, log: log, forwards: make(map[string]*forward), conns: make(map[*connection]struct{})}
+	s := &Set{host: h, log: log, forwards: make(map[string]*forward), conns: make(map[*connection]struct{}), watchEvery: watchEvery}
 	s.ctx, s.stop = context.WithCancel(context.Background())
 	return s
 }

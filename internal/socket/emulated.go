@@ -62,6 +62,7 @@ type portListener struct {
 	l interface {
 		Accept() (*net.TCPConn, wire.Caller, error)
 		Addr() string
+		Lost() bool
 		Close() error
 	}
 }
@@ -80,6 +81,14 @@ func (p portListener) Accept() (Conn, Peer, error) {
 }
 
 func (p portListener) Addr() string { return p.l.Addr() }
+
+// Lost is for a Listener that has a file.
+func (p portListener) Lost() error {
+	if p.l.Lost() {
+		return lost(p.l.Addr())
+	}
+	return nil
+}
 
 func (p portListener) Close() error { return p.l.Close() }
 

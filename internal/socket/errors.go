@@ -22,6 +22,9 @@ func refuse(n errno.Errno, format string, args ...any) error {
 func (r *refusal) Error() string { return r.text }
 func (r *refusal) Unwrap() error { return r.number }
 
+// lost is what a listener says whose file isn't there any more.
+func lost(path string) error { return refuse(errno.ENOENT, "somebody has removed %s", path) }
+
 // ignoreClosed makes a second Close none.
 func ignoreClosed(err error) error {
 	if errors.Is(err, net.ErrClosed) {

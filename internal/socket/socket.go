@@ -62,7 +62,9 @@ type Options struct {
 	Refused func(who wire.Caller, why error)
 }
 
-// A Listener takes connections.
+// A Listener takes connections. One that has a file on Linux also has Lost() error,
+// which tells why nobody can connect by its name any more: somebody has removed the
+// file, or has put another in its place. It is nil where that can't be told.
 type Listener interface {
 	// Accept waits for a connection. Close ends it with net.ErrClosed; after
 	// other errors it may be called again.

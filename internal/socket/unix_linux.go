@@ -188,6 +188,18 @@ func (l *unixListener) refused(who wire.Caller) {
 
 func (l *unixListener) Addr() string { return l.addr }
 
+// Lost is for a Listener that has a file.
+func (l *unixListener) Lost() error {
+	if !l.id.Known() {
+		return nil
+	}
+	switch now, err := afunix.Identify(unix.AT_FDCWD, l.addr); {
+	case err == unix.ENOENT, err == unix.ENOTDIR, err == nil && now != l.id, err == unix.ENOTSOCK:
+		return lost(l.addr)
+	}
+	return nil
+}
+
 // Close removes the file first: as long as the socket is open, no other file can
 // get its identity.
 func (l *unixListener) Close() error {

@@ -1,12 +1,14 @@
 package portfile
 
 import (
+	"bytes"
 	"container/list"
 	"context"
 	"crypto/rand"
 	"crypto/subtle"
 	"errors"
 	"io"
+	"io/fs"
 	"log/slog"
 	"net"
 	"sync"
@@ -99,6 +101,13 @@ func (l *Listener) Accept() (*net.TCPConn, wire.Caller, error) {
 
 // Addr returns the path of the file.
 func (l *Listener) Addr() string { return l.cfg.Path }
+
+// Lost tells whether the file isn't there any more, or says something else. What
+// can't be read may still be it.
+func (l *Listener) Lost() bool {
+	now, err := readOnce(l.cfg.Path)
+	return err == nil && !bytes.Equal(now, l.text) || errors.Is(err, fs.ErrNotExist)
+}
 
 // Close ends the listener, closes the connections that nobody has accepted and
 // removes the file if it still is the one that Listen made. It waits for nothing
