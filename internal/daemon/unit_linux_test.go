@@ -36,10 +36,26 @@ func TestUnits(t *testing.T) {
 			t.Fatal(err)
 		}
 		args = append(args, file)
+		// The daemon's views are mounted by a set-user-ID program.
+		for line := range strings.Lines(string(text)) {
+			if option, _, _ := strings.Cut(line, "="); noNewPrivs[option] {
+				t.Errorf("%s: %s sets no_new_privs: an ordinary user could mount nothing", name, option)
+			}
+		}
 	}
 	cmd := exec.Command("systemd-analyze", args...)
 	cmd.Env = append(os.Environ(), "XDG_RUNTIME_DIR="+dir)
 	if out, err := cmd.CombinedOutput(); err != nil || len(out) > 0 {
 		t.Errorf("systemd-analyze %q: %v\n%s", args, err, out)
 	}
+}
+
+// noNewPrivs are the options by which a user's manager sets no_new_privs
+// (NoNewPrivileges in systemd.exec(5)).
+var noNewPrivs = map[string]bool{
+	"NoNewPrivileges": true, "DynamicUser": true, "LockPersonality": true, "MemoryDenyWriteExecute": true,
+	"PrivateDevices": true, "ProtectClock": true, "ProtectHostname": true, "ProtectKernelLogs": true,
+	"ProtectKernelModules": true, "ProtectKernelTunables": true, "RestrictAddressFamilies": true,
+	"RestrictNamespaces": true, "RestrictRealtime": true, "RestrictSUIDSGID": true,
+	"SystemCallArchitectures": true, "SystemCallFilter": true, "SystemCallLog": true,
 }
