@@ -5,6 +5,7 @@ package portfile
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -79,6 +80,19 @@ func removeIf(path string, text []byte) error {
 		return err
 	}
 	return os.Remove(path)
+}
+
+// stranger says whose the file st is if it belongs neither to this process's user
+// nor to whom temp was given.
+func stranger(st fs.FileInfo, temp string) string {
+	old, known := st.Sys().(*syscall.Stat_t)
+	if !known || int(old.Uid) == os.Geteuid() {
+		return ""
+	}
+	if now, err := os.Lstat(temp); err == nil && now.Sys().(*syscall.Stat_t).Uid == old.Uid {
+		return ""
+	}
+	return fmt.Sprintf("uid %d", old.Uid)
 }
 
 func exclusive(syscall.RawConn) error { return nil }

@@ -132,6 +132,10 @@ func extended(path string) string {
 	return path
 }
 
+// stranger is not asked for on Windows: who may remove the file is for its folder's
+// ACL to say.
+func stranger(fs.FileInfo, string) string { return "" }
+
 func exclusive(c syscall.RawConn) error {
 	const soExclusive = ^windows.SO_REUSEADDR // SO_EXCLUSIVEADDRUSE of winsock2.h
 	var inner error

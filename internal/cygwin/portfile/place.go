@@ -30,7 +30,7 @@ func claim(cfg *Config, text []byte) error {
 		if err = place(temp, cfg.Path); !errors.Is(err, fs.ErrExist) {
 			return err
 		}
-		if err := clear(cfg); err != nil {
+		if err := clear(cfg, temp); err != nil {
 			return err
 		}
 	}
@@ -44,9 +44,9 @@ func taken(path, why string) error {
 	return errno.Errorf(errno.EADDRINUSE, errno.LayerUnknown, "%s is taken: %s", path, why)
 }
 
-// clear removes a stale stand-in at cfg.Path. It leaves one that another process
-// is removing, or has replaced.
-func clear(cfg *Config) error {
+// clear removes a stale stand-in at cfg.Path, of the owner of temp or of this process.
+// It leaves one that another process is removing, or has replaced.
+func clear(cfg *Config, temp string) error {
 	ctx := context.Background()
 	st, err := os.Lstat(cfg.Path)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -65,6 +65,9 @@ func clear(cfg *Config) error {
 	}
 	if alive(port, secret) {
 		return taken(cfg.Path, "someone listens")
+	}
+	if owner := stranger(st, temp); owner != "" {
+		return taken(cfg.Path, "it belongs to "+owner+", though nobody listens there")
 	}
 	if err := removeIf(cfg.Path, old); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err

@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -132,6 +133,56 @@ func TestStaleBeingRemoved(t *testing.T) {
 		t.Fatal(err)
 	}
 	_ = l.Close()
+}
+
+// TestStaleOfOthers: a stale file of another user stays, though root could remove it.
+func TestStaleOfOthers(t *testing.T) {
+	if os.Getuid() != 0 {
+		t.Skip("only root makes files of others")
+	}
+	gone, err := net.Listen("tcp4", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = gone.Close()
+	for _, c := range []struct {
+		name          string
+		owner, wanted int
+		wantErr       string
+	}{
+		{"another's", 12345, -1, "it belongs to uid 12345, though nobody listens there"},
+		{"another's than wanted", 12345, 12346, "it belongs to uid 12345, though nobody listens there"},
+		{"whose it shall be", 12345, 12345, ""},
+		{"ours, and it shall be another's", 0, 12345, ""},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			cfg := plain(filepath.Join(t.TempDir(), "s"))
+			cfg.UID = c.wanted
+			stale := cfg.Format(uint16(gone.Addr().(*net.TCPAddr).Port), Secret{1})
+			if err := os.WriteFile(cfg.Path, stale, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			if err := os.Chown(cfg.Path, c.owner, -1); err != nil {
+				t.Fatal(err)
+			}
+			l, err := Listen(cfg)
+			if l != nil {
+				defer l.Close()
+			}
+			if c.wantErr == "" {
+				if err != nil {
+					t.Error(err)
+				}
+				return
+			}
+			if !errors.Is(err, errno.EADDRINUSE) || !strings.Contains(err.Error(), c.wantErr) {
+				t.Errorf("%v, %v", l, err)
+			}
+			if b, err := os.ReadFile(cfg.Path); !bytes.Equal(b, stale) {
+				t.Errorf("the file is %q, %v", b, err)
+			}
+		})
+	}
 }
 
 // What is in the way stays: a socket and a link.
