@@ -77,10 +77,13 @@ func TestScripts(t *testing.T) {
 			return ownDaemon(t, env)
 		},
 		Condition: func(cond string) (bool, error) {
-			if cond != "fuse" {
-				return false, errors.New("unknown condition " + cond)
+			switch cond {
+			case "fuse":
+				return canMount(), nil
+			case "root":
+				return os.Geteuid() == 0, nil
 			}
-			return canMount(), nil
+			return false, errors.New("unknown condition " + cond)
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"code": code,
