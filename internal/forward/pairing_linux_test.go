@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"errors"
+	"fmt"
 	"io"
 	"math/rand/v2"
 	"net"
@@ -16,6 +17,9 @@ import (
 	"time"
 
 	"drvsock/internal/config"
+	"drvsock/internal/endpoint"
+	"drvsock/internal/socket"
+	"drvsock/internal/wire"
 )
 
 // A way is a pairing: what is listened on and connected to, and where programs
@@ -65,6 +69,88 @@ func TestPairings(t *testing.T) {
 				t.Errorf("status is %+v (%v), want 3 connections with %d bytes each way", s, s.LastError, bytes)
 			}
 		})
+	}
+}
+
+// TestEveryPairing has each kind of endpoint that Linux can play, on either side,
+// listened on for each that is connected to.
+func TestEveryPairing(t *testing.T) {
+	r := newRig(t)
+	abstract := "@every" + filepath.Base(r.guest)
+	kinds := []struct {
+		name, form string // as in the configuration, with %s for a name
+		network    wire.Network
+		local      string // the path for programs of this system
+	}{
+		{"guest path", r.guest + "/%s", wire.NetUnix, r.guest + "/%s"},
+		{"guest abstract", abstract + "%s", wire.NetUnix, abstract + "%s"},
+		{"guest assuan", "assuan:" + r.guest + "/%s", wire.NetAssuan, r.guest + "/%s"},
+		{"guest cygwin", "cygwin:" + r.guest + "/%s", wire.NetCygwin, r.guest + "/%s"},
+		{"guest tcp", "guest:tcp:", wire.NetTCP, ""},
+		{"host path", `C:\%s`, wire.NetUnix, r.drive + "/%s"},
+		{"host assuan", `assuan:C:\%s`, wire.NetAssuan, r.drive + "/%s"},
+		{"host cygwin", `cygwin:C:\%s`, wire.NetCygwin, r.drive + "/%s"},
+		{"host tcp", "tcp:", wire.NetTCP, ""},
+	}
+	fill := func(form, name string) string { return strings.Replace(form, "%s", name, 1) }
+	for j, to := range kinds {
+		server := endpoint.Name{Network: to.network, Path: fill(to.local, fmt.Sprintf("s%d", j))}
+		if to.network == wire.NetTCP {
+			server.Path = "127.0.0.1:0"
+		}
+		l, err := socket.Listen(server, socket.Options{UID: -1, GID: -1})
+		check(t, err)
+		var work sync.WaitGroup
+		work.Go(func() {
+			for {
+				c, _, err := l.Accept()
+				if err != nil {
+					return
+				}
+				work.Go(func() {
+					defer c.Close()
+					if b, err := io.ReadAll(c); err == nil {
+						_, _ = c.Write(bytes.ToUpper(b))
+					}
+				})
+			}
+		})
+		t.Cleanup(func() {
+			_ = l.Close()
+			work.Wait()
+		})
+		connect := fill(to.form, fmt.Sprintf("s%d", j))
+		if to.network == wire.NetTCP {
+			connect += l.Addr()
+		}
+		for i, from := range kinds {
+			t.Run(from.name+" for "+to.name, func(t *testing.T) {
+				name := fmt.Sprintf("l%d-%d", i, j)
+				listen := fill(from.form, name)
+				if from.network == wire.NetTCP {
+					listen += "127.0.0.1:0"
+				}
+				r.add(t, config.Forward{Name: name, Listen: listen, Connect: connect})
+				n := endpoint.Name{Network: from.network, Path: fill(from.local, name)}
+				if from.network == wire.NetTCP {
+					n.Path = strings.TrimPrefix(r.status(t, name).Address, from.form)
+				}
+				c, err := socket.Dial(t.Context(), n)
+				check(t, err)
+				defer c.Close()
+				_ = c.SetDeadline(time.Now().Add(20 * time.Second))
+				_, err = io.WriteString(c, "hello")
+				check(t, err)
+				check(t, c.CloseWrite())
+				if b, err := io.ReadAll(c); err != nil || string(b) != "HELLO" {
+					t.Errorf("got %q, %v", b, err)
+				}
+				s := r.await(t, name, func(s Status) bool { return s.Active == 0 && s.Total > 0 })
+				if s.Total != 1 || s.In != 5 || s.Out != 5 || s.LastError != nil {
+					t.Errorf("status is %+v (%v)", s, s.LastError)
+				}
+			})
+		}
 	}
 }
 
