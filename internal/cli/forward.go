@@ -102,7 +102,7 @@ func addForward(cmd *cobra.Command, s Streams, f config.Forward, save bool) erro
 		report.Error(s.Err, inFlags(cmd, err))
 		return exit{exitUsage}
 	}
-	path := config.Path()
+	path, isSaved := config.Path(), false
 	if save {
 		// What is wrong with the file, or has the name already, shows before
 		// anything listens.
@@ -112,7 +112,7 @@ func addForward(cmd *cobra.Command, s Streams, f config.Forward, save bool) erro
 		}
 		switch w := saved(file, r); {
 		case w != nil:
-			f.Name, save = w.Name, false
+			f.Name, save, isSaved = w.Name, false, true
 		case f.Name == "":
 			f.Name = config.DefaultName(r.From, func(name string) bool { return file.Forward(name) != nil })
 		case file.Forward(f.Name) != nil:
@@ -122,7 +122,7 @@ func addForward(cmd *cobra.Command, s Streams, f config.Forward, save bool) erro
 	// The daemon's variables may be others than those of this shell.
 	sent := f
 	sent.Listen, sent.Connect = quoteVariables(r.From), quoteVariables(r.To)
-	resp, err := ask(ctx, control.Options{Start: true}, control.Request{Op: control.OpForwardAdd, Forward: &sent, Exe: exe()})
+	resp, err := ask(ctx, control.Options{Start: true}, control.Request{Op: control.OpForwardAdd, Forward: &sent, Saved: isSaved, Exe: exe()})
 	if err != nil {
 		return err
 	}
@@ -135,6 +135,11 @@ func addForward(cmd *cobra.Command, s Streams, f config.Forward, save bool) erro
 		if err := config.AddForward(path, f); err != nil {
 			_, rerr := ask(ctx, control.Options{}, control.Request{Op: control.OpForwardRemove, Name: st.Name})
 			return errors.Join(err, rerr)
+		}
+		// Now that it is in the file, a reload of one without it ends it.
+		sent.Name = st.Name
+		if _, err := ask(ctx, control.Options{}, control.Request{Op: control.OpForwardAdd, Forward: &sent, Saved: true}); err != nil && !noDaemon(err) {
+			return err
 		}
 	}
 	sayForward(s.Out, st)

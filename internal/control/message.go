@@ -13,12 +13,12 @@ type Op string
 // The operations.
 const (
 	OpStatus        Op = "status"
-	OpUp            Op = "up"      // Agent, Wait, Exe; the daemon stays until down
-	OpDown          Op = "down"    // answered when links and listeners are gone
-	OpReload        Op = "reload"  // reads the configuration anew
-	OpViews         Op = "views"   // Name, Exe: where drives are seen, and the link's identity
-	OpSession       Op = "session" // Name, Identity: Response comes with two ends of pipes
-	OpForwardAdd    Op = "forward-add"
+	OpUp            Op = "up"          // Agent, Wait, Exe; the daemon stays until down
+	OpDown          Op = "down"        // answered when links and listeners are gone
+	OpReload        Op = "reload"      // reads the configuration anew
+	OpViews         Op = "views"       // Name, Exe: where drives are seen, and the link's identity
+	OpSession       Op = "session"     // Name, Identity: Response comes with two ends of pipes
+	OpForwardAdd    Op = "forward-add" // Forward, Saved, Exe; once more is no error
 	OpForwardRemove Op = "forward-rm"
 	OpForwardList   Op = "forward-list"
 	OpMountAdd      Op = "mount-add"  // Mount, Exe
@@ -41,6 +41,7 @@ type Request struct {
 	Identity string          `json:"identity,omitempty"` // of Response; "" takes any
 	Program  string          `json:"program,omitempty"`  // that a session is for
 	Forward  *config.Forward `json:"forward,omitempty"`
+	Saved    bool            `json:"saved,omitempty"` // it is in the configuration, and goes when it isn't any more
 	Mount    *config.Mount   `json:"mount,omitempty"`
 }
 

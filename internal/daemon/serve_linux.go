@@ -213,7 +213,8 @@ func (d *daemon) session(ctx context.Context, c *control.Call) error {
 	return nil
 }
 
-// addForward starts a forward that lasts as long as the daemon.
+// addForward starts a forward that lasts as long as the daemon, or until a reload
+// of a configuration in which it was saved.
 func (d *daemon) addForward(r *control.Request) (*control.Response, error) {
 	if r.Forward == nil {
 		return nil, errors.New("no forward is given")
@@ -238,6 +239,9 @@ func (d *daemon) addForward(r *control.Request) (*control.Response, error) {
 		case same && st.State == forward.Failed && st.LastError != nil:
 			return nil, report.Hint(fmt.Errorf("the forward %s is there already, and has failed: %s", st.Name, st.LastError.Text), "drvsock forward rm %s", st.Name)
 		case same:
+			if r.Saved {
+				o.set.Saved(st.Name)
+			}
 			return &control.Response{Forwards: []forward.Status{*st}}, nil
 		case f.Name != st.Name:
 			return nil, report.Hint(fmt.Errorf("the forward %s listens on %s already, for %s", st.Name, st.Listen, st.Connect), "drvsock forward rm %s", st.Name)
@@ -252,6 +256,9 @@ func (d *daemon) addForward(r *control.Request) (*control.Response, error) {
 	}
 	if err := m.set.Add(f); err != nil {
 		return nil, err
+	}
+	if r.Saved {
+		m.set.Saved(f.Name)
 	}
 	m.poke()
 	resp := &control.Response{}

@@ -93,6 +93,16 @@ func (s *Set) Like(r config.Resolved) (st *Status, same bool) {
 	return st, same
 }
 
+// Saved says that a forward which came by Add is in the configuration now: an Apply
+// without it ends it.
+func (s *Set) Saved(name string) {
+	s.edit.Lock()
+	defer s.edit.Unlock()
+	if f := s.get(name); f != nil {
+		f.applied = true
+	}
+}
+
 // Remove ends a forward's listener; connections that are open go on.
 func (s *Set) Remove(name string) error {
 	s.edit.Lock()
