@@ -110,6 +110,10 @@ func addMount(cmd *cobra.Command, s Streams, m config.Mount, save bool) error {
 			_, rerr := ask(ctx, control.Options{}, control.Request{Op: control.OpMountRemove, Name: st.Dir})
 			return errors.Join(err, rerr)
 		}
+		// Now that it is in the file, a reload of one without it ends it.
+		if _, err := ask(ctx, control.Options{}, control.Request{Op: control.OpMountAdd, Mount: &m, Saved: true}); err != nil && !noDaemon(err) {
+			return err
+		}
 	}
 	fmt.Fprintln(s.Out, report.Line(fmt.Sprintf("mounted %s at %s", st.HostPath, st.Dir)))
 	return nil

@@ -21,7 +21,7 @@ const (
 	OpForwardAdd    Op = "forward-add" // Forward, Saved, Exe; once more is no error
 	OpForwardRemove Op = "forward-rm"
 	OpForwardList   Op = "forward-list"
-	OpMountAdd      Op = "mount-add"  // Mount, Exe
+	OpMountAdd      Op = "mount-add"  // Mount, Saved, Exe
 	OpMountRemove   Op = "mount-rm"   // Name: the folder
 	OpMountList     Op = "mount-list" // Response.Mounts
 )

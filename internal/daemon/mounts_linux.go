@@ -289,8 +289,15 @@ func (d *daemon) addMount(ctx context.Context, r *control.Request) (*control.Res
 		d.edit.Unlock()
 		return nil, control.ErrEnding
 	}
-	if d.mounts.find(cfg.Dir) != nil {
+	if x := d.mounts.find(cfg.Dir); x != nil {
+		same := r.Saved && reflect.DeepEqual(o, x.order)
+		if same {
+			d.saved[cfg.Dir] = x
+		}
 		d.edit.Unlock()
+		if same {
+			return &control.Response{Mounts: []control.MountStatus{x.status()}}, nil
+		}
 		return nil, report.Hint(fmt.Errorf("%s: %w", cfg.Dir, mount.ErrMounted), "drvsock umount %s", cfg.Dir)
 	}
 	x := newMounted(o, d.log, true)
