@@ -1,12 +1,14 @@
 package cli
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"maps"
 	"os"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -14,6 +16,9 @@ import (
 	"drvsock/internal/endpoint"
 	"drvsock/internal/preset"
 )
+
+// envWait bounds the wait for the daemon, which a person's login waits for.
+const envWait = 5 * time.Second
 
 func envCommand(s Streams) *cobra.Command {
 	var shell string
@@ -35,11 +40,21 @@ file. It works without a daemon, and starts none.`,
 			if _, err := preset.Assign(shell, "A", ""); err != nil {
 				return usageError{err}
 			}
-			list, err := listForwards(cmd.Context())
+			file, err := savedForwards()
 			if err != nil {
 				return err
 			}
-			env := variables(s.Err, list)
+			ctx, cancel := context.WithTimeoutCause(cmd.Context(), envWait, fmt.Errorf("it gave no answer within %v", envWait))
+			defer cancel()
+			running, err := runningForwards(ctx)
+			if err != nil && ctx.Err() != nil {
+				fmt.Fprintf(s.Err, "drvsock: warning: the daemon is left out: %v\n", err)
+				running, err = nil, nil
+			}
+			if err != nil {
+				return err
+			}
+			env := variables(s.Err, joinForwards(file, running))
 			if asJSON {
 				return writeJSON(s.Out, env)
 			}

@@ -273,20 +273,39 @@ func writeJSON(w io.Writer, v any) error {
 // listForwards gives the forwards of the file in its order, then the others that
 // the daemon has.
 func listForwards(ctx context.Context) ([]listed, error) {
-	file := new(config.File)
-	if path := config.Path(); path != "" {
-		var err error
-		if file, err = config.Load(path); err != nil {
-			return nil, err
-		}
-	}
-	var running []forward.Status
-	switch resp, err := ask(ctx, control.Options{}, control.Request{Op: control.OpForwardList}); {
-	case err == nil:
-		running = resp.Forwards
-	case !noDaemon(err):
+	file, err := savedForwards()
+	if err != nil {
 		return nil, err
 	}
+	running, err := runningForwards(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return joinForwards(file, running), nil
+}
+
+// savedForwards reads the file, which need not be there.
+func savedForwards() (*config.File, error) {
+	path := config.Path()
+	if path == "" {
+		return new(config.File), nil
+	}
+	return config.Load(path)
+}
+
+// runningForwards asks the daemon, if there is one.
+func runningForwards(ctx context.Context) ([]forward.Status, error) {
+	resp, err := ask(ctx, control.Options{}, control.Request{Op: control.OpForwardList})
+	switch {
+	case err == nil:
+		return resp.Forwards, nil
+	case noDaemon(err):
+		return nil, nil
+	}
+	return nil, err
+}
+
+func joinForwards(file *config.File, running []forward.Status) []listed {
 	list := []listed{}
 	for _, f := range file.Forwards {
 		l := listed{Saved: true}
@@ -303,7 +322,7 @@ func listForwards(ctx context.Context) ([]listed, error) {
 			list = append(list, listed{Status: st})
 		}
 	}
-	return list, nil
+	return list
 }
 
 func forwardRemoveCommand(s Streams) *cobra.Command {
