@@ -390,6 +390,14 @@ func FuzzParseStatus(f *testing.F) {
 	f.Fuzz(func(_ *testing.T, b []byte) { _ = new(Task).parseStatus(b) })
 }
 
+func BenchmarkReadTask(b *testing.B) {
+	for b.Loop() {
+		if _, err := ReadTask(unix.Gettid()); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
 func BenchmarkResolve(b *testing.B) {
 	for b.Loop() {
 		task, err := ReadTask(unix.Gettid())

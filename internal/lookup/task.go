@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"os"
 	"strconv"
-	"strings"
 
 	"golang.org/x/sys/unix"
 )
@@ -73,31 +72,39 @@ func readProc(name string) ([]byte, error) {
 	}
 }
 
-// parseStatus takes the fields of proc_pid_status(5) that matter.
+// parseStatus takes the fields of proc_pid_status(5) that matter. It is asked for
+// each call of a task, so it looks at no line longer than it must.
 func (t *Task) parseStatus(b []byte) error {
+	const all = 6
 	seen := 0
-	for line := range bytes.Lines(b) {
-		key, value, ok := strings.Cut(strings.TrimSuffix(string(line), "\n"), ":")
+	for seen < all && len(b) > 0 {
+		line := b
+		if i := bytes.IndexByte(b, '\n'); i >= 0 {
+			line, b = b[:i], b[i+1:]
+		} else {
+			b = nil
+		}
+		key, value, ok := bytes.Cut(line, []byte{':'})
 		if !ok {
 			continue
 		}
-		f := strings.Fields(value)
 		var err error
-		switch key {
+		switch string(key) {
 		case "Name":
-			t.Name = strings.TrimPrefix(value, "\t")
+			t.Name = string(bytes.TrimPrefix(value, []byte{'\t'}))
 			continue
 		case "Umask":
-			t.Umask, err = parseID(f, 0, 8)
+			t.Umask, err = parseID(bytes.Fields(value), 0, 8)
 		case "Tgid":
 			var n uint32
-			n, err = parseID(f, 0, 10)
+			n, err = parseID(bytes.Fields(value), 0, 10)
 			t.TGID = int(n)
 		case "Uid":
-			t.EUID, t.FSUID, err = parseIDs(f)
+			t.EUID, t.FSUID, err = parseIDs(bytes.Fields(value))
 		case "Gid":
-			t.EGID, t.FSGID, err = parseIDs(f)
+			t.EGID, t.FSGID, err = parseIDs(bytes.Fields(value))
 		case "Groups":
+			f := bytes.Fields(value)
 			for i := range f {
 				var g uint32
 				if g, err = parseID(f, i, 10); err != nil {
@@ -106,10 +113,7 @@ func (t *Task) parseStatus(b []byte) error {
 				t.Groups = append(t.Groups, g)
 			}
 		case "CapEff":
-			if len(f) == 0 {
-				return fmt.Errorf("field %s is empty", key)
-			}
-			t.Caps, err = strconv.ParseUint(f[0], 16, 64)
+			t.Caps, err = strconv.ParseUint(string(bytes.TrimSpace(value)), 16, 64)
 		default:
 			continue
 		}
@@ -118,26 +122,26 @@ func (t *Task) parseStatus(b []byte) error {
 		}
 		seen++
 	}
-	if seen < 6 {
-		return fmt.Errorf("%d of 6 fields found", seen)
+	if seen < all {
+		return fmt.Errorf("%d of %d fields found", seen, all)
 	}
 	return nil
 }
 
 // parseIDs reads the effective and the file system id, the second and last of
 // four.
-func parseIDs(f []string) (effective, fs uint32, err error) {
+func parseIDs(f [][]byte) (effective, fs uint32, err error) {
 	if effective, err = parseID(f, 1, 10); err == nil {
 		fs, err = parseID(f, 3, 10)
 	}
 	return effective, fs, err
 }
 
-func parseID(f []string, i, base int) (uint32, error) {
+func parseID(f [][]byte, i, base int) (uint32, error) {
 	if i >= len(f) {
 		return 0, fmt.Errorf("%d values, want more than %d", len(f), i)
 	}
-	n, err := strconv.ParseUint(f[i], base, 32)
+	n, err := strconv.ParseUint(string(f[i]), base, 32)
 	return uint32(n), err
 }
 
