@@ -113,6 +113,7 @@ func newReactor() (*reactor, error) {
 		_, _ = unix.Close(r.ep), unix.Close(r.wake)
 		return nil, os.NewSyscallError("epoll_ctl", err)
 	}
+	wait.Spare()
 	return r, nil
 }
 

@@ -44,6 +44,7 @@ func NewListener(fd int) (*Listener, error) {
 	// The waiting task and the reader take turns, so waking each on the other's
 	// CPU saves a trip between CPUs. Linux 6.6 and later; others do without.
 	_ = unix.IoctlSetInt(fd, unix.SECCOMP_IOCTL_NOTIF_SET_FLAGS, unix.SECCOMP_USER_NOTIF_FD_SYNC_WAKE_UP)
+	wait.Spare()
 	return &Listener{fd: fd, wake: wake}, nil
 }
 

@@ -2,6 +2,7 @@ package wait
 
 import (
 	"runtime"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"unsafe"
@@ -13,19 +14,36 @@ import (
 // a tenth of what the runtime lets a goroutine keep one.
 const moment = 1e6
 
-// waiters is how many threads of a process wait here: the reader of a link, the
-// reactor of its sockets and who takes the notifications of seccomp.
+// waiters is how many threads that wait here are reckoned with: the reader of a link,
+// the reactor of its sockets and who takes the notifications of seccomp. A daemon has
+// more of them, which seldom wait all at once.
 const waiters = 3
+
+var spared struct {
+	sync.Mutex
+	procs int // as the process began
+	n     int // calls of Spare, at most waiters
+}
 
 // spare is true after Spare.
 var spare atomic.Bool
 
-// Spare lets the runtime run three threads more than it would. Without, a wait
-// never keeps its P.
+// Spare tells of one more thread that is going to wait. With all but the first the
+// runtime may run a thread more: while one waits, another works. A P too many costs
+// as well, since for each goroutine that is made ready the runtime then wakes a thread
+// that finds nothing left to do. Without Spare, a wait never keeps its P.
 func Spare() {
-	if !spare.Swap(true) {
-		runtime.GOMAXPROCS(max(runtime.GOMAXPROCS(0), 2) + waiters)
+	spared.Lock()
+	defer spared.Unlock()
+	if spared.n == waiters {
+		return
 	}
+	if spared.n == 0 {
+		spared.procs = runtime.GOMAXPROCS(0)
+	}
+	spared.n++
+	runtime.GOMAXPROCS(max(spared.procs, 2) + spared.n - 1)
+	spare.Store(true)
 }
 
 // Poll is ppoll(2) without a bound and without EINTR.
