@@ -59,8 +59,8 @@ func (s *supervisor) bind(n seccomp.Notif, call seccomp.Call) error {
 	if !s.notify.Valid(n.ID) {
 		return seccomp.ErrGone
 	}
-	ctx, cancel := s.patience(n)
-	defer cancel()
+	ctx, done := s.patience.with(s.notify, n)
+	defer done()
 	req := wire.Request{
 		Kind: wire.KindBind, Path: t.path, Caller: caller(t.task),
 		// As unix_bind_bsd does it: fchmod(2) on the socket before counts.
@@ -131,8 +131,8 @@ func (s *supervisor) listen(n seccomp.Notif, call seccomp.Call) error {
 	if !news {
 		return errNative
 	}
-	ctx, cancel := s.patience(n)
-	defer cancel()
+	ctx, done := s.patience.with(s.notify, n)
+	defer done()
 	err = s.listenHost(ctx, sock, wire.Request{Kind: wire.KindListen, Backlog: backlog, Caller: caller(task)})
 	if err != nil {
 		undo()

@@ -2,7 +2,6 @@ package supervise
 
 import (
 	"bytes"
-	"context"
 	"errors"
 	"io"
 	"log/slog"
@@ -10,7 +9,6 @@ import (
 	"runtime"
 	"sync"
 	"sync/atomic"
-	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -31,6 +29,7 @@ type supervisor struct {
 	meetings *meetings
 	sockets  *sockets
 	clients  clients
+	patience patience
 	work     *inflight              // connections being relayed or made, and calls being answered
 	lately   atomic.Pointer[string] // a folder, by the name of a call, that was on a drive
 	mending  sync.Mutex             // one restore at a time
@@ -75,8 +74,15 @@ func (s *supervisor) idle() <-chan struct{} {
 	return c
 }
 
+// idleWorkers is how many goroutines wait for a call with a stack that has grown
+// to what a call needs. A new one has to copy its stack twice on the way.
+const idleWorkers = 4
+
 // serve takes calls until no task uses the filter any more.
 func (s *supervisor) serve() {
+	calls := make(chan seccomp.Notif)
+	defer close(calls) // ends the workers that wait
+	var waiting atomic.Int32
 	for {
 		n, err := s.notify.Recv()
 		if err != nil {
@@ -87,11 +93,26 @@ func (s *supervisor) serve() {
 		}
 		// One task waits behind each of these, so their number is the tree's own.
 		s.work.add()
-		go func() {
-			defer s.work.done()
-			s.answer(n)
-		}()
+		select {
+		case calls <- n:
+		default:
+			go s.worker(n, calls, &waiting)
+		}
 		runtime.Gosched() // it may begin here, before another thread has woken up for it
+	}
+}
+
+// worker answers n and then, unless enough others wait, the calls to come.
+func (s *supervisor) worker(n seccomp.Notif, calls <-chan seccomp.Notif, waiting *atomic.Int32) {
+	for ok := true; ok; {
+		s.answer(n)
+		s.work.done()
+		if waiting.Add(1) > idleWorkers {
+			waiting.Add(-1)
+			return
+		}
+		n, ok = <-calls
+		waiting.Add(-1)
 	}
 }
 
@@ -103,10 +124,11 @@ var errNative = errors.New("not ours")
 // an answer.
 func (s *supervisor) answer(n seccomp.Notif) {
 	call, err := n.Call()
+	var then func()
 	if err == nil {
 		switch call.Op {
 		case seccomp.OpConnect:
-			err = s.connect(n, call)
+			then, err = s.connect(n, call)
 		case seccomp.OpBind:
 			err = s.bind(n, call)
 		case seccomp.OpListen:
@@ -127,6 +149,9 @@ func (s *supervisor) answer(n seccomp.Notif) {
 	default:
 		s.log.Info("refused", "call", call.Op.String(), "task", n.TID, "err", err)
 		_ = s.notify.Return(n.ID, 0, errno.FromSystem(err, errno.LayerGuest).Errno)
+	}
+	if then != nil {
+		then() // what the task need not wait for
 	}
 }
 
@@ -285,48 +310,4 @@ func (s *supervisor) socketOf(n seccomp.Notif, fd int, wrongType errno.Errno) (i
 		return -1, errno.Errorf(wrongType, errno.LayerGuest, "only stream sockets reach a drive: Windows has no others")
 	}
 	return c, nil
-}
-
-// watchAfter is when a call that still waits begins to be watched for signals.
-const watchAfter = 30 * time.Millisecond
-
-// watchEvery is how often it then is.
-const watchEvery = 50 * time.Millisecond
-
-// patience returns a context that ends when the task no longer wants to wait:
-// it is gone, or a signal came for it. The kernel holds signals back while the
-// supervisor works on a call (SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV), so a
-// long wait must look for them.
-func (s *supervisor) patience(n seccomp.Notif) (context.Context, context.CancelFunc) {
-	ctx, cancel := context.WithCancelCause(context.Background())
-	var watch func()
-	var mu sync.Mutex // orders the timer's re-arming against its end
-	var timer *time.Timer
-	stopped := false
-	watch = func() {
-		switch {
-		case !s.notify.Valid(n.ID):
-			cancel(seccomp.ErrGone)
-		default:
-			if e := interruption(n.TID); e != 0 {
-				cancel(errno.Errorf(e, errno.LayerGuest, "interrupted by a signal"))
-				return
-			}
-			mu.Lock()
-			if !stopped {
-				timer = time.AfterFunc(watchEvery, watch)
-			}
-			mu.Unlock()
-		}
-	}
-	mu.Lock()
-	timer = time.AfterFunc(watchAfter, watch)
-	mu.Unlock()
-	return ctx, func() {
-		mu.Lock()
-		stopped = true
-		timer.Stop()
-		mu.Unlock()
-		cancel(context.Canceled)
-	}
 }

@@ -19,42 +19,44 @@ import (
 // connect carries connect(2) out if it leads to a drive. Everything that the
 // kernel itself would refuse on the way (a missing name, a folder without
 // search permission, a socket without write permission) is left to the kernel.
-func (s *supervisor) connect(n seccomp.Notif, call seccomp.Call) error {
+//
+// then is what is to be done once the task has its answer, nil for nothing.
+func (s *supervisor) connect(n seccomp.Notif, call seccomp.Call) (then func(), err error) {
 	t, err := s.target(n, call, true)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer t.place.Close()
 	if !t.place.Exists() {
-		return errNative
+		return nil, errNative
 	}
 	if t.place.Stat.Mode&unix.S_IFMT == unix.S_IFDIR || t.task.May(t.place.Target, unix.W_OK) != nil {
-		return errNative
+		return nil, errNative
 	}
 	c, err := s.socketOf(n, call.FD, errno.EPROTOTYPE)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer unix.Close(c)
 	if err := unconnected(c); err != nil {
-		return err
+		return nil, err
 	}
 	// Everything read of the task so far counts only if it was still waiting.
 	if !s.notify.Valid(n.ID) {
-		return seccomp.ErrGone
+		return nil, seccomp.ErrGone
 	}
-	ctx, cancel := s.patience(n)
-	defer cancel()
+	ctx, done := s.patience.with(s.notify, n)
+	defer done()
 	if own := s.sockets.at(&t.place.Stat); own != nil {
 		s.clients.note(c, t.task)
 		if err := s.connectNative(ctx, c, t.task, own); err != nil {
 			s.clients.forget(c)
-			return err
+			return nil, err
 		}
-		return nil
+		return nil, nil
 	}
 	if err := room(c); err != nil {
-		return err
+		return nil, err
 	}
 	return s.connectHost(ctx, n, call.FD, c, t)
 }
@@ -88,15 +90,15 @@ func waiting(c int) (nonblock bool, limit time.Duration) {
 }
 
 // connectHost connects the task's socket c to a host socket: a stream on the
-// link, and a native connection from c to us which is relayed to it.
-func (s *supervisor) connectHost(ctx context.Context, n seccomp.Notif, fd, c int, t *target) error {
+// link, and a native connection from c to us which relay, to be called then, joins
+// with it.
+func (s *supervisor) connectHost(ctx context.Context, n seccomp.Notif, fd, c int, t *target) (relay func(), err error) {
 	nonblock, limit := waiting(c)
 	req := wire.Request{
 		Kind: wire.KindConnect, Path: t.path,
 		Nonblock: nonblock, Timeout: uint32(limit.Milliseconds()), Caller: caller(t.task),
 	}
 	var stream *link.Stream
-	var err error
 	if handle := s.sockets.handleOf(c); handle != nil {
 		req.From = handle.ID()
 		stream, _, err = handle.Link().Open(ctx, req)
@@ -105,27 +107,26 @@ func (s *supervisor) connectHost(ctx context.Context, n seccomp.Notif, fd, c int
 	}
 	if err != nil {
 		if cause := context.Cause(ctx); cause != nil {
-			return cause
+			return nil, cause
 		}
-		return refused(err)
+		return nil, refused(err)
 	}
 	r, err := s.meetings.connect(s.names, t.task, c, t.sockaddr)
 	if err != nil {
 		stream.Reset(err)
-		return err
+		return nil, err
 	}
 	conn, err := newConn(r)
 	if err != nil {
 		stream.Reset(err)
-		return err
+		return nil, err
 	}
 	conn.peer = rememberPeer(n.TID, fd, c)
 	if req.From != 0 {
 		s.sockets.connected(c)
 	}
 	s.log.Debug("connected", "path", string(req.Path), "pid", req.Caller.PID, "program", req.Caller.Program)
-	s.relay(conn, stream)
-	return nil
+	return func() { s.relay(conn, stream) }, nil
 }
 
 // refused makes of a lost link what a connecting program knows: that nobody is
