@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"runtime"
+	"sync/atomic"
 
 	"drvsock/internal/errno"
 	"drvsock/internal/wire"
@@ -30,9 +31,10 @@ type reader struct {
 	// bulk is true after a DATA frame whose payload may have been spliced. Then
 	// the next header is read alone, so that its payload may be as well.
 	bulk bool
-	// busy is above 0 for some DATA frames after a bulk one.
-	busy int
-	woke bool // a frame other than DATA came
+	// busy is above 0 for some DATA frames after a bulk one. The reader alone
+	// changes it.
+	busy atomic.Int32
+	woke bool // a frame came for which a goroutine may wait
 }
 
 // spliceMin is the payload from which splicing is cheaper than copying.
@@ -167,18 +169,18 @@ func (r *reader) parse() error {
 			r.left = int(h.Length)
 			r.bulk = r.left >= spliceMin && r.t != nil
 			switch {
-			case r.bulk && r.busy > calmAfter:
-				r.busy--
+			case r.bulk && r.busy.Load() > calmAfter:
+				r.busy.Add(-1)
 			case r.bulk:
-				r.busy = calmAfter + glanceEvery - 1
+				r.busy.Store(calmAfter + glanceEvery - 1)
 				r.t.serveNow()
-			case r.busy > 0:
-				r.busy = min(r.busy, calmAfter) - 1
+			case r.busy.Load() > 0:
+				r.busy.Store(min(r.busy.Load(), calmAfter) - 1)
 			}
 			continue
 		}
 		r.bulk = false
-		r.woke = true
+		r.woke = r.woke || h.Type != wire.TypeWindow // which see to it themselves
 		if r.to-r.from < wire.HeaderSize+int(h.Length) {
 			return nil
 		}

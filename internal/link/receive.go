@@ -20,8 +20,8 @@ import (
 // A sink may also have the method Stopped(err error): it is called when the
 // peer reads no more, so that writing to the stream fails with err.
 //
-// All methods but Write are called by the goroutine that reads the link, so
-// they must not block.
+// All methods but Write are called by the goroutine that reads the link, or by
+// Deliver, so they must not block.
 type Sink interface {
 	// TryWrite writes what fits now. n < len(p) with a nil error says that
 	// more would block.
@@ -216,7 +216,7 @@ func (s *Stream) receive(p []byte) {
 	if n < len(p) && !s.finished.Load() && !r.stopped {
 		r.push(p[n:])
 		r.draining = true
-		go s.drain()
+		go s.drain(sink.Write)
 	}
 }
 
@@ -294,11 +294,12 @@ func (s *Stream) Deliver(sink Sink) {
 	r := &s.r
 	r.sink = sink
 	failed, whole, stop := s.failed, s.whole, s.w.stop
-	if (failed == nil || whole) && !r.stopped && (r.size > 0 || r.ended) {
-		r.draining = true
-		go s.drain()
-	}
+	queued := (failed == nil || whole) && !r.stopped && (r.size > 0 || r.ended)
+	r.draining = queued
 	s.mu.Unlock()
+	if queued {
+		s.drain(sink.TryWrite)
+	}
 	switch {
 	case failed != nil && !whole:
 		sink.Fail(failed)
@@ -309,8 +310,9 @@ func (s *Stream) Deliver(sink Sink) {
 	}
 }
 
-// drain writes the queue to the sink until it is empty.
-func (s *Stream) drain() {
+// drain writes the queue to the sink until it is empty. Where write is not the sink's
+// Write and takes less than it is given, a goroutine goes on.
+func (s *Stream) drain(write func(p []byte) (int, error)) {
 	r := &s.r
 	sink := r.sink
 	s.mu.Lock()
@@ -333,10 +335,25 @@ func (s *Stream) drain() {
 		s.brought(n) // as in receive
 		r.offered = true
 		s.unlock()
-		done, err := sink.Write(c.b[c.from:])
-		c.free()
+		done, err := write(c.b[c.from:])
+		done = max(done, 0)
 		s.mu.Lock()
-		s.brought(max(done, 0) - n)
+		s.brought(done - n)
+		if err == nil && done < n {
+			r.answered()
+			s.consumed(done)
+			if s.failed != nil && !s.whole || r.stopped {
+				c.free()
+				break
+			}
+			c.from += done
+			r.size -= done
+			r.queue = append([]*chunk{c}, r.queue...)
+			s.unlock()
+			go s.drain(sink.Write)
+			return
+		}
+		c.free()
 		r.size = max(r.size-n, 0) // drop may have emptied the queue
 		r.answered()
 		if err != nil {

@@ -18,6 +18,8 @@ type sender struct {
 	ended     bool      // END was sent or is due
 	endReason *errno.Error
 	stop      *errno.Error // the peer's STOP
+	waits     int          // goroutines in Credit
+	credited  func()       // called with the next credit, see TryCreditOr
 	source    *Stream      // gets what is granted here, see GrantFrom
 }
 
@@ -52,11 +54,18 @@ func (s *Stream) granted(n uint32) error {
 		return errors.New("credit out of bounds")
 	}
 	s.w.left += n
-	s.w.cond.Broadcast()
-	source := s.w.source
+	if s.w.waits > 0 {
+		s.w.cond.Broadcast()
+		s.l.in.woke = true
+	}
+	source, credited := s.w.source, s.w.credited
+	s.w.credited = nil
 	s.mu.Unlock() // the two may be each other's source
 	if source != nil {
 		source.grantMore(n)
+	}
+	if credited != nil {
+		credited()
 	}
 	return nil
 }
@@ -112,7 +121,9 @@ func (s *Stream) Credit() (int, error) {
 		if s.w.left > 0 {
 			return int(min(s.w.left, wire.MaxData)), nil
 		}
+		s.w.waits++
 		s.w.cond.Wait()
+		s.w.waits--
 	}
 }
 
@@ -125,6 +136,23 @@ func (s *Stream) TryCredit() int {
 		return 0
 	}
 	return int(min(s.w.left, wire.MaxData))
+}
+
+// TryCreditOr is TryCredit; where bytes may be sent only once the peer grants more,
+// waits is true, and credited is called when it has. The goroutine that reads the
+// link calls it, so it must not block. When nothing may be sent any more it is not
+// called.
+func (s *Stream) TryCreditOr(credited func()) (n int, waits bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.writable() != nil {
+		return 0, false
+	}
+	if s.w.left == 0 {
+		s.w.credited = credited
+		return 0, true
+	}
+	return int(min(s.w.left, wire.MaxData)), false
 }
 
 // Send sends the first n bytes of b's payload as one frame, by one write to

@@ -274,6 +274,23 @@ func (s *Stream) endLocked(reason *errno.Error) {
 	s.w.cond.Broadcast()
 }
 
+// EndBoth is CloseWrite, or EndWith where reason is not nil, and CloseRead with
+// stop; the peer hears of both at once.
+func (s *Stream) EndBoth(reason, stop error) error {
+	var e *errno.Error
+	if reason != nil {
+		e = reasonOf(reason, errno.ECONNRESET)
+	}
+	s.mu.Lock()
+	defer s.unlock()
+	if s.failed != nil {
+		return s.failed
+	}
+	s.endLocked(e)
+	s.stopLocked(reasonOf(stop, errno.EPIPE))
+	return nil
+}
+
 // CloseRead drops what was not read and tells the peer that nothing more will
 // be: its writes fail with reason, or EPIPE for nil.
 func (s *Stream) CloseRead(reason error) error {

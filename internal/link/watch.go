@@ -16,6 +16,5 @@ func (l *Link) Watch(ready func(fd int32, events uint32) (woke bool)) bool {
 func (l *Link) Control(op, fd int, events uint32) error { return l.in.t.control(op, fd, events) }
 
 // Busy tells whether much data comes in, so that a socket has to wait for the
-// reader's attention. Only what the reader calls may ask: sinks, and Watch's
-// function.
-func (l *Link) Busy() bool { return l.in.busy > 0 }
+// reader's attention.
+func (l *Link) Busy() bool { return l.in.busy.Load() > 0 }

@@ -58,7 +58,7 @@ func (s *socket) ready(events uint32, near bool) (woke bool) {
 			s.end(carried{})
 		}
 	case events&(unix.EPOLLIN|gone) != 0:
-		s.moving = true // so fd stays open: carry, which waits, has to end first
+		s.moving, s.fed = true, false // so fd stays open: carry, which waits, has to end first
 		s.mu.Unlock()
 		move := s.move
 		if near {
@@ -66,7 +66,7 @@ func (s *socket) ready(events uint32, near bool) (woke bool) {
 		}
 		why, more := move()
 		s.mu.Lock()
-		s.moving = false
+		s.moved(why)
 		if s.large || near && s.s.Link().Busy() {
 			s.near = false
 		}
@@ -84,9 +84,9 @@ func (s *socket) ready(events uint32, near bool) (woke bool) {
 // move reads once and sends what it got. more says that carry need not be
 // woken.
 func (s *socket) move() (why carried, more bool) {
-	limit := s.s.TryCredit()
+	limit, starved := s.s.TryCreditOr(s.credited)
 	if limit == 0 {
-		return carried{}, false
+		return carried{starved: starved}, starved
 	}
 	if s.bulk && !s.copies && limit >= spliceFrom {
 		if why, more, ok := s.splice(s.r, limit); ok {
@@ -105,9 +105,9 @@ func (s *socket) move() (why carried, more bool) {
 
 // moveNear is move without waiting.
 func (s *socket) moveNear() (why carried, more bool) {
-	limit := s.s.TryCredit()
+	limit, starved := s.s.TryCreditOr(s.credited)
 	if limit == 0 {
-		return carried{}, false
+		return carried{starved: starved}, starved
 	}
 	b, n, err := s.fill(limit)
 	if b == nil {

@@ -174,13 +174,15 @@ func (j *joint) ended(err error) {
 	if gone && !lost {
 		lost = j.unread()
 	}
-	if lost {
-		_ = j.s.EndWith(errUnread)
-	} else {
+	switch {
+	case lost:
+		_ = j.s.EndBoth(errUnread, errUnread)
+		j.finish(nil)
+	case gone:
+		_ = j.s.EndBoth(nil, errGone)
+		j.finish(nil)
+	default:
 		_ = j.s.CloseWrite()
-	}
-	if gone {
-		j.gone(lost)
 	}
 }
 

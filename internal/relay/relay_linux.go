@@ -52,10 +52,14 @@ type socket struct {
 	hupOnly bool   // it is waitHangup
 	moving  bool   // a thread is moving bytes, without mu
 	writing bool   // write waits
+	starved bool   // nothing may be sent before credited is called
+	fed     bool   // it was while moving
 	broken  bool   // no waiting any more, memory is short
 	outcome carried
 	read    chan struct{} // ends the waiting of carry and waitHangup
 	room    chan struct{} // ends the waiting of write; made when needed
+
+	begun bool // carry was called
 
 	// The rest is the moving thread's.
 	large  bool // the last read brought more than a small message
@@ -64,12 +68,13 @@ type socket struct {
 }
 
 // carried says why carry ended: an error of reading, or of sending, or none if
-// the stream had no more credit, or the link's reader has read n bytes into b
+// nothing may be sent any more, or the link's reader has read n bytes into b
 // and could not send them without waiting.
 type carried struct {
 	read, send error
 	b          *link.Buffer
 	n          int
+	starved    bool // no end: the stream has no credit, and will call credited
 }
 
 func (s *socket) init(conn Conn, stream *link.Stream, passRights bool) error {
@@ -130,8 +135,10 @@ func (s *socket) close() {
 func (s *socket) arm() {
 	var want uint32
 	if s.reading {
-		want = unix.EPOLLRDHUP // some bit, since 0 means none here
-		if !s.hupOnly {
+		switch {
+		case s.hupOnly:
+			want = unix.EPOLLRDHUP // some bit, since 0 means none here
+		case !s.starved:
 			want = unix.EPOLLIN
 		}
 	}
@@ -230,11 +237,53 @@ func (s *socket) resume() {
 
 // carry moves bytes to the stream until it has no more credit, or for good.
 func (s *socket) carry(int) carried {
+	if !s.begun {
+		s.begun = true
+		if why, more := s.first(); !more {
+			return why
+		}
+	}
 	why := s.wait(false)
 	if why.b != nil {
 		return carried{send: s.s.Send(why.b, why.n)}
 	}
 	return why
+}
+
+// first moves what the program has written by now: a server that speaks first
+// often has, and then no other thread need be woken for it.
+func (s *socket) first() (why carried, more bool) {
+	s.mu.Lock()
+	if s.cut || s.fd < 0 {
+		s.mu.Unlock()
+		return carried{read: os.ErrDeadlineExceeded}, false
+	}
+	s.moving, s.fed = true, false // so fd stays open
+	s.mu.Unlock()
+	why, more = s.move()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.moved(why)
+	if more && s.cut {
+		return carried{read: os.ErrDeadlineExceeded}, false
+	}
+	return why, more
+}
+
+// moved ends a move. Called with mu.
+func (s *socket) moved(why carried) {
+	s.moving = false
+	s.starved = why.starved && !s.fed
+}
+
+// credited has reading go on. The link's reader calls it.
+func (s *socket) credited() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.starved, s.fed = false, true
+	if !s.moving && s.fd >= 0 {
+		s.arm()
+	}
 }
 
 // waitHangup waits until the program has closed the socket, true, or over is
