@@ -420,8 +420,38 @@ func (s *socket) unplant() {
 	}
 }
 
-func (s *socket) closeRead() error  { return s.shutdown(unix.SHUT_RD) }
 func (s *socket) closeWrite() error { return s.shutdown(unix.SHUT_WR) }
+
+// unreadMark is what closeRead leaves in the receive queue, so that a close with
+// bytes that were not read still is one: a byte of the program's, and one of Plant's.
+const unreadMark = 2
+
+// closeRead shuts reading down, after which the program's writes fail. A program that
+// polls for room first would not learn of it, as a full queue stays full
+// (unix_writable of net/unix/af_unix.c); so the queue is emptied.
+func (s *socket) closeRead() error {
+	err := s.shutdown(unix.SHUT_RD)
+	s.wmu.Lock()
+	defer s.wmu.Unlock()
+	if s.fd < 0 {
+		return err
+	}
+	n, ierr := unix.IoctlGetInt(s.fd, unix.SIOCINQ)
+	if ierr != nil {
+		return err
+	}
+	b := link.NewBuffer()
+	defer b.Free()
+	for n -= unreadMark; n > 0; {
+		// What it passes along with them is closed by the kernel.
+		m, rerr := wait.Read(s.fd, b.Payload()[:min(n, len(b.Payload()))])
+		if m <= 0 || rerr != nil {
+			break
+		}
+		n -= m
+	}
+	return err
+}
 
 // hangup tells whether the program has closed the socket, or shut both
 // directions down.
