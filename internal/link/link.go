@@ -27,7 +27,7 @@ import (
 const (
 	// DefaultWindow lets a stream that is alone fill the pipe and both
 	// processes' buffers; docs/protocol.md has the measurement.
-	DefaultWindow       = 512 << 10
+	DefaultWindow       = 1 << 20
 	DefaultPingAfter    = 5 * time.Second
 	DefaultDeadAfter    = 15 * time.Second
 	DefaultHelloTimeout = 15 * time.Second

@@ -212,3 +212,41 @@ func TestSendBeyondCredit(t *testing.T) {
 		t.Errorf("credit: %v, want the deadline", err)
 	}
 }
+
+// TestTryCreditOr wants the callback when the peer grants more, once, and never where
+// nothing may be sent any more.
+func TestTryCreditOr(t *testing.T) {
+	a, b := streams(t, netPipe, Config{Window: 10})
+	fed := make(chan struct{}, 10)
+	credited := func() { fed <- struct{}{} }
+	if n, waits := a.TryCreditOr(credited); n != 10 || waits {
+		t.Fatalf("credit %d, waits %v, want 10 at once", n, waits)
+	}
+	if err := a.Send(NewBuffer(), 10); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 { // the second takes the first one's place
+		if n, waits := a.TryCreditOr(credited); n != 0 || !waits {
+			t.Fatalf("credit %d, waits %v, want to wait", n, waits)
+		}
+	}
+	select {
+	case <-fed:
+		t.Fatal("called before anything was granted")
+	case <-time.After(20 * time.Millisecond):
+	}
+	if _, err := io.ReadFull(b, make([]byte, 10)); err != nil {
+		t.Fatal(err)
+	}
+	within(t, 5*time.Second, "the call", func() { <-fed })
+	if n, waits := a.TryCreditOr(credited); n == 0 || waits {
+		t.Errorf("credit %d, waits %v, want some at once", n, waits)
+	}
+	_ = a.CloseWrite()
+	if n, waits := a.TryCreditOr(credited); n != 0 || waits {
+		t.Errorf("after the end: credit %d, waits %v, want neither", n, waits)
+	}
+	if len(fed) > 0 {
+		t.Error("called again")
+	}
+}
