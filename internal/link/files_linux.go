@@ -37,6 +37,7 @@ type pipes struct {
 	ready atomic.Pointer[func(fd int32, events uint32) (woke bool)] // see Link.Watch
 
 	// The rest is the reader's.
+	chat    wait.Chat
 	drained bool // the last Read got less than it asked for
 	events  [16]unix.EpollEvent
 }
@@ -191,7 +192,7 @@ func (p *pipes) waitRead() error {
 		return p.wait(p.r, unix.POLLIN)
 	}
 	for {
-		n, err := wait.Epoll(p.ep, p.events[:])
+		n, err := p.chat.Epoll(p.ep, p.events[:])
 		if err != nil {
 			return os.NewSyscallError("epoll_wait", err)
 		}
@@ -230,6 +231,9 @@ func (p *pipes) serveNow() {
 		_, _ = p.serve(n) // Read finds out by itself
 	}
 }
+
+// pause says that what was read was no word of a conversation.
+func (p *pipes) pause() { p.chat.Pause() }
 
 // watch has the reader call ready for what control adds.
 func (p *pipes) watch(ready func(fd int32, events uint32) (woke bool)) bool {

@@ -168,6 +168,9 @@ func (r *reader) parse() error {
 			}
 			r.left = int(h.Length)
 			r.bulk = r.left >= spliceMin && r.t != nil
+			if r.bulk {
+				r.t.pause()
+			}
 			switch {
 			case r.bulk && r.busy.Load() > calmAfter:
 				r.busy.Add(-1)
@@ -178,6 +181,9 @@ func (r *reader) parse() error {
 				r.busy.Store(min(r.busy.Load(), calmAfter) - 1)
 			}
 			continue
+		}
+		if r.t != nil {
+			r.t.pause()
 		}
 		r.bulk = false
 		r.woke = r.woke || h.Type != wire.TypeWindow // which see to it themselves

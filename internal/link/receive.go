@@ -54,6 +54,7 @@ type splicer interface {
 	watch(ready func(fd int32, events uint32) (woke bool)) bool
 	control(op, fd int, events uint32) error
 	serveNow()
+	pause()
 }
 
 func stopped(sink Sink, e *errno.Error) {
