@@ -73,13 +73,16 @@ func (s *supervisor) healthy(sock *socket) bool {
 
 // rebind makes the host's socket anew. An agent that was killed left the file
 // behind, and nobody listens there: it is replaced if it is the very file that
-// was made for this socket.
+// was made for this socket, by one with the mode that it has by now. The mode of a file
+// that the agent took along when it ended is not known any more: it is bind's again.
 func (s *supervisor) rebind(sock *socket) error {
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
 	handle, err := s.host.open(ctx, sock.made)
 	if errors.Is(err, errno.EADDRINUSE) {
-		if _, file := s.sockets.keys(sock); file == (fileID{}) || sock.look() != file {
+		_, file := s.sockets.keys(sock)
+		found, mode := sock.lookAt()
+		if file == (fileID{}) || found != file {
 			s.log.Warn("another file has the name of a socket that was lost", "path", sock.path())
 			sock.giveUp()
 			return nil
@@ -87,7 +90,9 @@ func (s *supervisor) rebind(sock *socket) error {
 		if err := s.removeStale(ctx, sock); err != nil {
 			return err
 		}
-		handle, err = s.host.open(ctx, sock.made)
+		again := sock.made
+		again.Mode = mode
+		handle, err = s.host.open(ctx, again)
 	}
 	if err != nil {
 		return err

@@ -73,6 +73,12 @@ func (s *socket) inFolder(fn func(dir int) error) error {
 // file that is mounted there, as whoever has a mount namespace of his own may
 // do, is not the socket's.
 func (s *socket) look() (id fileID) {
+	id, _ = s.lookAt()
+	return id
+}
+
+// lookAt is look, with the file's permission bits.
+func (s *socket) lookAt() (id fileID, mode uint32) {
 	_ = s.inFolder(func(dir int) error {
 		fd, err := unix.Openat2(dir, string(s.base), &unix.OpenHow{
 			Flags: unix.O_PATH | unix.O_NOFOLLOW | unix.O_CLOEXEC, Resolve: unix.RESOLVE_NO_XDEV,
@@ -85,10 +91,10 @@ func (s *socket) look() (id fileID) {
 		if err := unix.Fstat(fd, &st); err != nil {
 			return err
 		}
-		id = identify(&st)
+		id, mode = identify(&st), st.Mode&0o777
 		return nil
 	})
-	return id
+	return id, mode
 }
 
 // leave lets go of the folder.

@@ -155,6 +155,7 @@ func TestNextLink(t *testing.T) {
 			for _, l := range []string{"umask 0", "socket 5 stream", "connect 5 h", "socket 6 stream", "bind 6 n", "listen 6 5"} {
 				guest.Want("ok", "%s", l)
 			}
+			host.Want("ok", "chmod 740 n") // which must not open up again
 			for _, p := range r.Parts()["agent"] {
 				_ = unix.Kill(p, unix.SIGKILL)
 			}
@@ -168,6 +169,9 @@ func TestNextLink(t *testing.T) {
 			host.Want("ok 1", "send 8 x")
 			guest.Want("ok len=2", "accept 6 9")
 			guest.Want("ok 1 x", "recv 9 4")
+			if got := host.Do("stat n"); !strings.Contains(got, " mode=740") {
+				t.Errorf("the socket's file is back as %q, want the mode 740 that it was given", got)
+			}
 		})
 	}
 }
