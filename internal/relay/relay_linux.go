@@ -96,6 +96,8 @@ func (s *socket) init(conn Conn, stream *link.Stream, passRights bool) error {
 		}
 		if domain == unix.AF_UNIX {
 			s.rights = !passRights || unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, soPassRights, 0) != nil
+			// MSG_OOB of Linux 5.15: out of the line that byte would be lost here.
+			_ = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_OOBINLINE, 1)
 		}
 		_ = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_SNDBUF, sendBuffer) // or the default does
 		s.fd, err = unix.FcntlInt(fd, unix.F_DUPFD_CLOEXEC, 3)

@@ -3,6 +3,7 @@ package supervise
 import (
 	"context"
 	"errors"
+	"math"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -89,6 +90,14 @@ func waiting(c int) (nonblock bool, limit time.Duration) {
 	return false, limit
 }
 
+// milliseconds is limit as the link has it: 0, which is none there, for none alone.
+func milliseconds(limit time.Duration) uint32 {
+	if limit <= 0 {
+		return 0
+	}
+	return uint32(min(max(limit.Milliseconds(), 1), math.MaxUint32))
+}
+
 // connectHost connects the task's socket c to a host socket: a stream on the
 // link, and a native connection from c to us which relay, to be called then, joins
 // with it.
@@ -96,7 +105,7 @@ func (s *supervisor) connectHost(ctx context.Context, n seccomp.Notif, fd, c int
 	nonblock, limit := waiting(c)
 	req := wire.Request{
 		Kind: wire.KindConnect, Path: t.path,
-		Nonblock: nonblock, Timeout: uint32(limit.Milliseconds()), Caller: caller(t.task),
+		Nonblock: nonblock, Timeout: milliseconds(limit), Caller: caller(t.task),
 	}
 	var stream *link.Stream
 	if handle := s.sockets.handleOf(c); handle != nil {
