@@ -22,6 +22,7 @@ func newParty(c Conn) *party {
 		if raw, err := sc.SyscallConn(); err == nil {
 			e.raw = raw
 			_ = raw.Control(func(fd uintptr) {
+				inLine(int(fd))
 				domain, err := unix.GetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_DOMAIN)
 				e.rights = err == nil && domain == unix.AF_UNIX && unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, soPassRights, 0) != nil
 			})
@@ -107,6 +108,6 @@ func (e *partySocket) unread() bool {
 // closeRead makes the program's writes fail, and our reads end.
 func (e *partySocket) closeRead() {
 	if e.raw != nil {
-		_ = e.raw.Control(func(fd uintptr) { _ = unix.Shutdown(int(fd), unix.SHUT_RD) })
+		_ = e.raw.Control(func(fd uintptr) { _ = shutRead(int(fd)) })
 	}
 }

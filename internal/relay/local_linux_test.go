@@ -31,6 +31,11 @@ func localTo(tb testing.TB) (b *bench, tally *Tally, result chan error) {
 	}}, tally, result
 }
 
+func localOnly(tb testing.TB) *bench {
+	b, _, _ := localTo(tb)
+	return b
+}
+
 // taken are the scenarios in which a program closes without having read what
 // Local has taken off the other's socket: the exception that it names.
 var taken = map[string]bool{
@@ -44,11 +49,7 @@ func TestLocalAsTheOS(t *testing.T) {
 	for _, sc := range scenarios {
 		t.Run(sc.name, func(t *testing.T) {
 			t.Parallel()
-			local := func(tb testing.TB) *bench {
-				b, _, _ := localTo(tb)
-				return b
-			}
-			asTheOS(t, sc.run, local, func(want string) string {
+			asTheOS(t, sc.run, localOnly, func(want string) string {
 				if taken[sc.name] {
 					return strings.Replace(want, unix.ECONNRESET.Error(), "EOF", 1)
 				}

@@ -13,8 +13,8 @@ import (
 // TestOutOfBand sends a byte by MSG_OOB among others, few and many: the far program
 // gets it where it was sent, as from a kernel that knows no such thing, and misses none.
 func TestOutOfBand(t *testing.T) {
-	for _, n := range []int{3, 300_000} {
-		r := relayed(t)
+	for i, n := range []int{3, 300_000, 3, 300_000} {
+		r := [...]func(testing.TB) *bench{relayed, relayed, localOnly, localOnly}[i](t)
 		a, b := os.NewFile(uintptr(r.a.fd), "a"), os.NewFile(uintptr(r.b.fd), "b")
 		before, after := strings.Repeat("a", n), strings.Repeat("c", n)
 		go func() {

@@ -96,8 +96,7 @@ func (s *socket) init(conn Conn, stream *link.Stream, passRights bool) error {
 		}
 		if domain == unix.AF_UNIX {
 			s.rights = !passRights || unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, soPassRights, 0) != nil
-			// MSG_OOB of Linux 5.15: out of the line that byte would be lost here.
-			_ = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_OOBINLINE, 1)
+			inLine(int(fd))
 		}
 		_ = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_SNDBUF, sendBuffer) // or the default does
 		s.fd, err = unix.FcntlInt(fd, unix.F_DUPFD_CLOEXEC, 3)
@@ -428,25 +427,30 @@ func (s *socket) closeWrite() error { return s.shutdown(unix.SHUT_WR) }
 // bytes that were not read still is one: a byte of the program's, and one of Plant's.
 const unreadMark = 2
 
-// closeRead shuts reading down, after which the program's writes fail. A program that
-// polls for room first would not learn of it, as a full queue stays full
-// (unix_writable of net/unix/af_unix.c); so the queue is emptied.
+// closeRead shuts reading down.
 func (s *socket) closeRead() error {
-	err := s.shutdown(unix.SHUT_RD)
 	s.wmu.Lock()
 	defer s.wmu.Unlock()
 	if s.fd < 0 {
-		return err
+		return net.ErrClosed
 	}
-	n, ierr := unix.IoctlGetInt(s.fd, unix.SIOCINQ)
-	if ierr != nil {
+	return shutRead(s.fd)
+}
+
+// shutRead shuts reading down, after which the program's writes fail. A program that
+// polls for room first would not learn of it, as a full queue stays full
+// (unix_writable of net/unix/af_unix.c); so the queue is emptied.
+func shutRead(fd int) error {
+	err := unix.Shutdown(fd, unix.SHUT_RD)
+	n, ierr := unix.IoctlGetInt(fd, unix.SIOCINQ)
+	if ierr != nil || n <= unreadMark {
 		return err
 	}
 	b := link.NewBuffer()
 	defer b.Free()
 	for n -= unreadMark; n > 0; {
 		// What it passes along with them is closed by the kernel.
-		m, rerr := wait.Read(s.fd, b.Payload()[:min(n, len(b.Payload()))])
+		m, rerr := wait.Read(fd, b.Payload()[:min(n, len(b.Payload()))])
 		if m <= 0 || rerr != nil {
 			break
 		}
@@ -454,6 +458,10 @@ func (s *socket) closeRead() error {
 	}
 	return err
 }
+
+// inLine has bytes that a program sends by MSG_OOB (Linux 5.15) come where they were
+// sent: out of the line they would be lost here.
+func inLine(fd int) { _ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_OOBINLINE, 1) }
 
 // hangup tells whether the program has closed the socket, or shut both
 // directions down.

@@ -16,7 +16,7 @@ func TestPollsForStopped(t *testing.T) {
 	for _, kind := range []struct {
 		name string
 		make func(testing.TB) *bench
-	}{{"native", native}, {"relayed", relayed}} {
+	}{{"native", native}, {"relayed", relayed}, {"local", localOnly}} {
 		t.Run(kind.name, func(t *testing.T) {
 			for i := range 40 {
 				r := kind.make(t)
