@@ -21,7 +21,7 @@ import (
 )
 
 // scriptsWithin bounds all scripts together, so that a hang shows as one.
-const scriptsWithin = 2 * time.Minute
+const scriptsWithin = 5 * time.Minute
 
 func TestMain(m *testing.M) {
 	standin.Main()
