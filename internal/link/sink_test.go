@@ -67,7 +67,7 @@ func TestWindows(t *testing.T) {
 		gw := rapid.Uint32Range(1, 3000).Draw(rt, "guest's window")
 		aw := rapid.Uint32Range(1, 3000).Draw(rt, "agent's window")
 		n := rapid.IntRange(1, 4).Draw(rt, "streams")
-		size := rapid.IntRange(0, 20_000).Draw(rt, "bytes")
+		size := rapid.IntRange(0, 8_000).Draw(rt, "bytes")
 		piece := rapid.IntRange(1, 5000).Draw(rt, "piece")
 		seed := rapid.Uint64().Draw(rt, "seed")
 		sinks := rapid.Bool().Draw(rt, "sinks")
