@@ -148,3 +148,30 @@ func TestNothingAfterHalfAFrame(t *testing.T) {
 		t.Errorf("the other side got %q at the end, want half of the frame", got[max(len(got)-200, 0):])
 	}
 }
+
+// TestEndsBeforeClose ends many streams and the link right behind: each END was
+// written, whoever was just writing it, and so each reader meets the end and not the
+// loss of the link.
+func TestEndsBeforeClose(t *testing.T) {
+	for _, tr := range []transport{osPipes, netPipe, socketPair} {
+		for i := range 100 {
+			h, c := acceptor()
+			g, a := links(t, tr, Config{}, Config{Handler: h})
+			var near, far []*Stream
+			for range 30 {
+				near = append(near, open(t, g))
+				far = append(far, <-c)
+			}
+			for _, s := range near {
+				_ = s.CloseWrite()
+			}
+			_ = g.Close()
+			for j, s := range far {
+				if n, err := s.Read(make([]byte, 1)); n != 0 || err != io.EOF {
+					t.Fatalf("try %d, stream %d: %d bytes, %v, want %v", i, j, n, err, io.EOF)
+				}
+			}
+			_ = a.Close()
+		}
+	}
+}

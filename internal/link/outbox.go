@@ -160,6 +160,28 @@ func (o *outbox) writing(write func() error) error {
 	if err := o.reasonNow(); err != nil {
 		return err
 	}
+	return o.writingLast(write)
+}
+
+// writeDue is write for what was taken off what is due: it counts as written before
+// an end of the link that comes meanwhile, and that end waits for it.
+func (o *outbox) writeDue(b []byte) error {
+	o.mu.Lock()
+	cut := o.cut
+	o.mu.Unlock()
+	if cut {
+		return o.reason()
+	}
+	return o.writingLast(func() error {
+		n, err := o.l.rw.Write(b)
+		if err == nil && n < len(b) {
+			err = io.ErrShortWrite
+		}
+		return err
+	})
+}
+
+func (o *outbox) writingLast(write func() error) error {
 	o.writes.Add(1)
 	err := write()
 	o.writes.Add(1)
@@ -201,7 +223,7 @@ func (o *outbox) release() {
 			return
 		}
 		b := o.control()
-		if len(b) > 0 && o.write(b) != nil {
+		if len(b) > 0 && o.writeDue(b) != nil {
 			o.mu.Lock()
 			o.pass()
 			o.mu.Unlock()
@@ -402,7 +424,7 @@ func (o *outbox) run() {
 			left := o.left
 			o.left, o.leftDue = nil, false
 			o.mu.Unlock()
-			_ = o.write(left) // its error ends the link
+			_ = o.writeDue(left) // its error ends the link
 			o.release()
 		case !o.held && o.err == nil:
 			o.held = true
