@@ -34,43 +34,46 @@ type Chat struct {
 
 // Epoll is Epoll of the package.
 func (c *Chat) Epoll(ep int, events []unix.EpollEvent) (int, error) {
-	if !spare.Load() {
-		return Epoll(ep, events)
-	}
 	start := time.Now()
 	if c.want == 0 {
 		c.want = fewPrompt
 	}
-	if c.prompt >= c.want {
-		limit := somePrompt
-		for now := start; ; {
-			n, _, e := unix.RawSyscall6(unix.SYS_EPOLL_PWAIT, uintptr(ep), uintptr(unsafe.Pointer(&events[0])),
-				uintptr(len(events)), 0, 0, 0)
-			if e == 0 && n > 0 {
-				c.want = max(c.want-1, fewPrompt)
-				return int(n), nil
-			}
-			if now.Sub(start) > awake {
-				break
-			}
-			unix.RawSyscall(unix.SYS_SCHED_YIELD, 0, 0, 0)
-			before := now
-			if now = time.Now(); now.Sub(before) > aside {
-				c.want *= 4
-				limit = manyPrompt
-				break
-			}
+	if c.prompt >= c.want && keep() {
+		n := c.stayAwake(start, ep, events)
+		keeping.Add(-1)
+		if n > 0 {
+			return n, nil
 		}
-		c.prompt = 0
-		c.want = min(2*c.want, max(limit, c.want-1))
 	}
 	n, err := Epoll(ep, events)
 	if time.Since(start) > prompt {
 		c.Pause()
 	} else {
-		c.prompt++
+		c.prompt = min(c.prompt+1, manyPrompt)
 	}
 	return n, err
+}
+
+// stayAwake waits for an event, awake; 0 if none came or it was time to stop.
+func (c *Chat) stayAwake(now time.Time, ep int, events []unix.EpollEvent) int {
+	end, most := now.Add(awake), somePrompt
+	for now.Before(end) {
+		n, _, e := unix.RawSyscall6(unix.SYS_EPOLL_PWAIT, uintptr(ep), uintptr(unsafe.Pointer(&events[0])),
+			uintptr(len(events)), 0, 0, 0)
+		if e == 0 && n > 0 {
+			c.want = max(c.want-1, fewPrompt)
+			return int(n)
+		}
+		unix.RawSyscall(unix.SYS_SCHED_YIELD, 0, 0, 0)
+		before := now
+		if now = time.Now(); now.Sub(before) > aside {
+			c.want, most = 4*c.want, manyPrompt
+			break
+		}
+	}
+	c.prompt = 0
+	c.want = min(2*c.want, max(most, c.want-1))
+	return 0
 }
 
 // Pause says that what was last waited for was no word of a conversation.

@@ -25,8 +25,21 @@ var spared struct {
 	n     int // calls of Spare, at most waiters
 }
 
-// spare is true after Spare.
-var spare atomic.Bool
+// keepers is how many waits may keep their P: as many as Spare was told of.
+var keepers atomic.Int32
+
+// keeping is how many do. A daemon may have more threads that wait, and with the last P
+// kept by one to which nothing comes, all others would stand still for a moment.
+var keeping atomic.Int32
+
+// keep tells if a wait may keep its P; if so, keeping is to be lowered afterwards.
+func keep() bool {
+	if keeping.Add(1) <= keepers.Load() {
+		return true
+	}
+	keeping.Add(-1)
+	return false
+}
 
 // Spare tells of one more thread that is going to wait. With all but the first the
 // runtime may run a thread more: while one waits, another works. A P too many costs
@@ -43,15 +56,16 @@ func Spare() {
 	}
 	spared.n++
 	runtime.GOMAXPROCS(max(spared.procs, 2) + spared.n - 1)
-	spare.Store(true)
+	keepers.Store(int32(spared.n))
 }
 
 // Poll is ppoll(2) without a bound and without EINTR.
 func Poll(fds []unix.PollFd) error {
-	if spare.Load() {
+	if keep() {
 		ts := unix.Timespec{Nsec: moment}
 		n, _, e := unix.RawSyscall6(unix.SYS_PPOLL, uintptr(unsafe.Pointer(&fds[0])), uintptr(len(fds)),
 			uintptr(unsafe.Pointer(&ts)), 0, 0, 0)
+		keeping.Add(-1)
 		if e == 0 && n > 0 {
 			return nil
 		}
@@ -66,20 +80,22 @@ func Poll(fds []unix.PollFd) error {
 // Moment is Poll for at most a millisecond. It tells whether something is ready.
 func Moment(fds []unix.PollFd) bool {
 	ts := unix.Timespec{Nsec: moment}
-	if !spare.Load() {
+	if !keep() {
 		n, err := unix.Ppoll(fds, &ts, nil)
 		return n > 0 && err == nil
 	}
 	n, _, e := unix.RawSyscall6(unix.SYS_PPOLL, uintptr(unsafe.Pointer(&fds[0])), uintptr(len(fds)),
 		uintptr(unsafe.Pointer(&ts)), 0, 0, 0)
+	keeping.Add(-1)
 	return e == 0 && n > 0
 }
 
 // Epoll is epoll_wait(2) without a bound and without EINTR.
 func Epoll(ep int, events []unix.EpollEvent) (int, error) {
-	if spare.Load() {
+	if keep() {
 		n, _, e := unix.RawSyscall6(unix.SYS_EPOLL_PWAIT, uintptr(ep), uintptr(unsafe.Pointer(&events[0])),
 			uintptr(len(events)), moment/1e6, 0, 0)
+		keeping.Add(-1)
 		if e == 0 && n > 0 {
 			return int(n), nil
 		}

@@ -29,7 +29,7 @@ var waits = []time.Duration{0, moment / 4, 30 * moment}
 
 func TestPoll(t *testing.T) {
 	want := max(runtime.GOMAXPROCS(0), 2) + waiters - 1
-	if spare.Load() { // by another test, or the run before
+	if keepers.Load() > 0 { // by another test, or the run before
 		want = max(spared.procs, 2) + waiters - 1
 	}
 	for _, spared := range []bool{false, true} {
@@ -126,5 +126,29 @@ func TestCalls(t *testing.T) {
 	}
 	if n, err := Send(fds[0], b); n != 0 || err != unix.EPIPE {
 		t.Errorf("send to nobody: %d, %v, want %v", n, err, unix.EPIPE)
+	}
+}
+
+// TestKeep wants no more waits to keep their P than were told of, and each to give it
+// back.
+func TestKeep(t *testing.T) {
+	for range waiters + 1 {
+		Spare()
+	}
+	for range 3 {
+		for i := range waiters {
+			if !keep() {
+				t.Fatalf("wait %d may not keep its P, want %d that may", i, waiters)
+			}
+		}
+		if keep() {
+			t.Fatalf("%d waits may, want %d", waiters+1, waiters)
+		}
+		keeping.Add(-waiters)
+	}
+	_ = Moment([]unix.PollFd{{Fd: int32(after(t, 0)), Events: unix.POLLIN}})
+	_ = Poll([]unix.PollFd{{Fd: int32(after(t, 0)), Events: unix.POLLIN}})
+	if n := keeping.Load(); n != 0 {
+		t.Errorf("%d waits keep their P after all have ended", n)
 	}
 }
