@@ -275,7 +275,7 @@ func (s *Stream) endLocked(reason *errno.Error) {
 }
 
 // EndBoth is CloseWrite, or EndWith where reason is not nil, and CloseRead with
-// stop; the peer hears of both at once.
+// stop; the peer hears of both at once. A direction that has ended stays as it is.
 func (s *Stream) EndBoth(reason, stop error) error {
 	var e *errno.Error
 	if reason != nil {

@@ -174,14 +174,9 @@ func (j *joint) ended(err error) {
 	if gone && !lost {
 		lost = j.unread()
 	}
-	switch {
-	case lost:
-		_ = j.s.EndBoth(errUnread, errUnread)
-		j.finish(nil)
-	case gone:
-		_ = j.s.EndBoth(nil, errGone)
-		j.finish(nil)
-	default:
+	if gone {
+		j.gone(lost)
+	} else {
 		_ = j.s.CloseWrite()
 	}
 }
@@ -200,13 +195,14 @@ var (
 	errGone   = errno.Errorf(errno.EPIPE, errno.LayerUnknown, "closed by the program")
 )
 
-// gone ends the direction to the socket because the program has closed it.
+// gone ends what is left of both directions because the program has closed the
+// socket.
 func (j *joint) gone(lost bool) {
-	reason := errGone
 	if lost {
-		reason = errUnread
+		_ = j.s.EndBoth(errUnread, errUnread)
+	} else {
+		_ = j.s.EndBoth(nil, errGone)
 	}
-	_ = j.s.CloseRead(reason)
 	j.finish(nil)
 }
 
