@@ -8,16 +8,16 @@ import (
 )
 
 const (
-	// awake is how long a Chat waits awake: a turn of the other processes of a
+	// awakeFor is how long a Chat waits awake: a turn of the other processes of a
 	// conversation through a link takes less.
-	awake = 80 * time.Microsecond
-	// prompt is within what time an answer is one of a conversation.
-	prompt = 2 * awake
-	// aside is longer than the processor is given to those who talk. If it is
-	// away for so long it went to somebody who computes.
-	aside = 200 * time.Microsecond
-
-	enough = 8 // answers that came at once, for the next one to be waited for awake
+	awakeFor = 80 * time.Microsecond
+	// promptWithin is in what time an answer is one of a conversation.
+	promptWithin = 2 * awakeFor
+	// computing is longer than those who talk take the processor. If it is away
+	// for so long it went to somebody who computes.
+	computing = 200 * time.Microsecond
+	// promptStreak is how many prompt answers make a conversation.
+	promptStreak = 8
 
 	// How long not to stay awake after it was of no use, and after the processor
 	// was away: at first, and at most.
@@ -32,15 +32,15 @@ const (
 // processor that others compute on, ends that for a while, and each time for longer.
 // The zero value is ready for use, by one goroutine.
 type Chat struct {
-	prompt int           // answers that came at once, less enough for each other; at most twice that
-	after  time.Time     // not awake before
-	pause  time.Duration // that was the last time
+	streak    int           // prompt answers, less promptStreak for each that was not; at most twice promptStreak
+	notBefore time.Time     // when to stay awake again
+	backoff   time.Duration // how long not to, the last time
 }
 
 // Epoll is Epoll of the package.
 func (c *Chat) Epoll(ep int, events []unix.EpollEvent) (int, error) {
 	start := time.Now()
-	if c.prompt >= enough && start.After(c.after) && keep() {
+	if c.streak >= promptStreak && start.After(c.notBefore) && keep() {
 		n := c.stayAwake(start, ep, events)
 		keeping.Add(-1)
 		if n > 0 {
@@ -48,10 +48,10 @@ func (c *Chat) Epoll(ep int, events []unix.EpollEvent) (int, error) {
 		}
 	}
 	n, err := Epoll(ep, events)
-	if time.Since(start) > prompt {
+	if time.Since(start) > promptWithin {
 		c.Pause()
 	} else {
-		c.prompt = min(c.prompt+1, 2*enough)
+		c.streak = min(c.streak+1, 2*promptStreak)
 	}
 	return n, err
 }
@@ -59,24 +59,24 @@ func (c *Chat) Epoll(ep int, events []unix.EpollEvent) (int, error) {
 // stayAwake waits for an event, awake; 0 if none came or it was time to stop.
 func (c *Chat) stayAwake(now time.Time, ep int, events []unix.EpollEvent) int {
 	first, most := idleFirst, idleMost
-	for end := now.Add(awake); now.Before(end); {
+	for end := now.Add(awakeFor); now.Before(end); {
 		n, _, e := unix.RawSyscall6(unix.SYS_EPOLL_PWAIT, uintptr(ep), uintptr(unsafe.Pointer(&events[0])),
 			uintptr(len(events)), 0, 0, 0)
 		if e == 0 && n > 0 {
-			c.pause -= c.pause / 8
+			c.backoff -= c.backoff / 8
 			return int(n)
 		}
 		unix.RawSyscall(unix.SYS_SCHED_YIELD, 0, 0, 0)
 		before := now
-		if now = time.Now(); now.Sub(before) > aside {
+		if now = time.Now(); now.Sub(before) > computing {
 			first, most = busyFirst, busyMost
 			break
 		}
 	}
-	c.pause = max(min(max(2*c.pause, first), most), c.pause)
-	c.after = now.Add(c.pause)
+	c.backoff = max(min(max(2*c.backoff, first), most), c.backoff)
+	c.notBefore = now.Add(c.backoff)
 	return 0
 }
 
 // Pause says that what was last waited for was no word of a conversation.
-func (c *Chat) Pause() { c.prompt = max(c.prompt-enough, 0) }
+func (c *Chat) Pause() { c.streak = max(c.streak-promptStreak, 0) }

@@ -41,7 +41,7 @@ func TestChat(t *testing.T) {
 			t.Error(err)
 		}
 	}
-	awake := func() bool { return c.prompt >= enough && time.Now().After(c.after) }
+	awake := func() bool { return c.streak >= promptStreak && time.Now().After(c.notBefore) }
 	for i := 0; !awake(); i++ {
 		if i == 1000 {
 			t.Fatalf("not awake after %d words that were there at once: %+v", i, c)
