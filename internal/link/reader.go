@@ -186,7 +186,7 @@ func (r *reader) parse() error {
 			r.t.pause()
 		}
 		r.bulk = false
-		r.woke = r.woke || h.Type != wire.TypeWindow // which see to it themselves
+		r.woke = r.woke || h.Type != wire.TypeWindow // granted tells that itself
 		if r.to-r.from < wire.HeaderSize+int(h.Length) {
 			return nil
 		}

@@ -34,7 +34,7 @@ func (o *outbox) writing(write func() error) error {
 	if err := o.reasonNow(); err != nil {
 		return err
 	}
-	return o.writingLast(write)
+	return o.perform(write)
 }
 
 // writeDue is write for what was taken off what is due: it counts as written before
@@ -46,10 +46,11 @@ func (o *outbox) writeDue(b []byte) error {
 	if cut {
 		return o.reason()
 	}
-	return o.writingLast(o.all(b))
+	return o.perform(o.all(b))
 }
 
-func (o *outbox) writingLast(write func() error) error {
+// perform carries a write out, where the keeper sees it.
+func (o *outbox) perform(write func() error) error {
 	o.writes.Add(1)
 	err := write()
 	o.writes.Add(1)

@@ -77,14 +77,11 @@ func readProc(name string) ([]byte, error) {
 func (t *Task) parseStatus(b []byte) error {
 	const all = 6
 	seen := 0
-	for seen < all && len(b) > 0 {
-		line := b
-		if i := bytes.IndexByte(b, '\n'); i >= 0 {
-			line, b = b[:i], b[i+1:]
-		} else {
-			b = nil
+	for line := range bytes.Lines(b) {
+		if seen == all {
+			break
 		}
-		key, value, ok := bytes.Cut(line, []byte{':'})
+		key, value, ok := bytes.Cut(bytes.TrimSuffix(line, []byte{'\n'}), []byte{':'})
 		if !ok {
 			continue
 		}
