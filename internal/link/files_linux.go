@@ -310,11 +310,11 @@ func (p *pipes) writeFrom(head []byte, from, n int) error {
 		return err
 	}
 	for n > 0 {
-		m, err := unix.Splice(from, nil, p.w, nil, n, unix.SPLICE_F_NONBLOCK|unix.SPLICE_F_MOVE)
+		m, err := wait.Splice(from, p.w, n)
 		if m == 0 && err == nil {
 			return io.ErrUnexpectedEOF
 		}
-		n -= int(max(m, 0))
+		n -= m
 		if err := p.unwritten(err); err != nil {
 			return err
 		}
@@ -365,7 +365,7 @@ func (p *pipes) tryWriteFrom(head []byte, from, n int) (begun bool, left []byte,
 		break
 	}
 	for n > 0 {
-		m, err := unix.Splice(from, nil, p.w, nil, n, unix.SPLICE_F_NONBLOCK|unix.SPLICE_F_MOVE)
+		m, err := wait.Splice(from, p.w, n)
 		switch {
 		case err == unix.EINTR || err == unix.EAGAIN && room():
 		case err == unix.EAGAIN:
@@ -377,7 +377,7 @@ func (p *pipes) tryWriteFrom(head []byte, from, n int) (begun bool, left []byte,
 		case m == 0:
 			return true, nil, io.ErrUnexpectedEOF
 		default:
-			n -= int(m)
+			n -= m
 		}
 	}
 	return true, nil, nil

@@ -159,7 +159,7 @@ func (s *socket) splice(r *reactor, limit int) (why carried, more, ok bool) {
 	if p.size == 0 {
 		return carried{}, false, false
 	}
-	n, err := unix.Splice(s.fd, nil, p.w, nil, limit, unix.SPLICE_F_NONBLOCK|unix.SPLICE_F_MOVE)
+	n, err := wait.Splice(s.fd, p.w, limit)
 	switch {
 	case err == unix.EINVAL || err == unix.ENOSYS || err == unix.EOPNOTSUPP:
 		s.copies = true
@@ -170,7 +170,7 @@ func (s *socket) splice(r *reactor, limit int) (why carried, more, ok bool) {
 	}
 	s.large = n > small
 	s.bulk = n >= spliceFrom/4
-	if err := s.s.SendFrom(p.r, int(n)); err != nil {
+	if err := s.s.SendFrom(p.r, n); err != nil {
 		p.close() // the rest of what it holds has nowhere to go
 		return carried{send: err}, false, true
 	}

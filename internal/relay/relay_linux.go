@@ -332,8 +332,7 @@ func (s *socket) put(p []byte) (int, error) {
 // does nothing in a Go program (package os/signal).
 func (s *socket) trySplice(pipe, n int) (int, error) {
 	n, err := s.tried(func(fd int) (int, error) {
-		m, err := unix.Splice(pipe, nil, fd, nil, n, unix.SPLICE_F_NONBLOCK|unix.SPLICE_F_MOVE)
-		return int(m), err
+		return wait.Splice(pipe, fd, n)
 	})
 	switch err {
 	case unix.EINVAL, unix.ENOSYS, unix.EOPNOTSUPP:

@@ -108,7 +108,7 @@ func Epoll(ep int, events []unix.EpollEvent) (int, error) {
 	}
 }
 
-// Read is read(2) of a descriptor that doesn't block. Like the other two calls
+// Read is read(2) of a descriptor that doesn't block. Like the other calls
 // below it keeps the P, which would be lost where the thread is interrupted for
 // 20 us: by whom its own write has woken, for instance.
 func Read(fd int, p []byte) (int, error) {
@@ -124,6 +124,12 @@ func Write(fd int, p []byte) (int, error) {
 func Send(fd int, p []byte) (int, error) {
 	return result(unix.RawSyscall6(unix.SYS_SENDTO, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(p))), uintptr(len(p)),
 		unix.MSG_NOSIGNAL|unix.MSG_DONTWAIT, 0, 0))
+}
+
+// Splice is splice(2) of at most n bytes between descriptors that don't block.
+func Splice(from, to, n int) (int, error) {
+	return result(unix.RawSyscall6(unix.SYS_SPLICE, uintptr(from), 0, uintptr(to), 0, uintptr(n),
+		unix.SPLICE_F_NONBLOCK|unix.SPLICE_F_MOVE))
 }
 
 func result(n, _ uintptr, e syscall.Errno) (int, error) {
