@@ -138,8 +138,8 @@ func (s *Stream) TryCredit() int {
 	return int(min(s.w.left, wire.MaxData))
 }
 
-// TryCreditOr is TryCredit; where bytes may be sent only once the peer grants more,
-// waits is true, and credited is called when it has. The goroutine that reads the
+// TryCreditOr is TryCredit, but n may be more than one frame's; where bytes may be
+// sent only once the peer grants more, waits is true, and credited is called when it has. The goroutine that reads the
 // link calls it, so it must not block. When nothing may be sent any more it is not
 // called.
 func (s *Stream) TryCreditOr(credited func()) (n int, waits bool) {
@@ -152,7 +152,7 @@ func (s *Stream) TryCreditOr(credited func()) (n int, waits bool) {
 		s.w.credited = credited
 		return 0, true
 	}
-	return int(min(s.w.left, wire.MaxData)), false
+	return int(s.w.left), false
 }
 
 // Send sends the first n bytes of b's payload as one frame, by one write to

@@ -7,12 +7,18 @@ import (
 
 	"drvsock/internal/link"
 	"drvsock/internal/wait"
+	"drvsock/internal/wire"
 
 	"golang.org/x/sys/unix"
 )
 
 // spliceFrom is what one read must bring for the next to be a splice.
 const spliceFrom = 32 << 10
+
+// atOnce is how much one splice may take out of a socket: what a program's SO_SNDBUF
+// lets it write ahead by default, net.core.wmem_default of 208 KiB with what the kernel
+// counts on top of it.
+const atOnce = 3 * wire.MaxData
 
 // small is the largest message of a conversation that the link's reader serves.
 const small = 4 << 10
@@ -125,7 +131,7 @@ func (s *socket) moveNear() (why carried, more bool) {
 // fill reads once into a new buffer; nil if nothing was read.
 func (s *socket) fill(limit int) (*link.Buffer, int, error) {
 	b := link.NewBuffer()
-	n, err := s.receive(b.Payload()[:limit])
+	n, err := s.receive(b.Payload()[:min(limit, wire.MaxData)])
 	if n <= 0 || err != nil {
 		b.Free()
 		return nil, 0, err
@@ -159,7 +165,7 @@ func (s *socket) splice(r *reactor, limit int) (why carried, more, ok bool) {
 	if p.size == 0 {
 		return carried{}, false, false
 	}
-	n, err := wait.Splice(s.fd, p.w, limit)
+	n, err := wait.Splice(s.fd, p.w, min(limit, atOnce))
 	switch {
 	case err == unix.EINVAL || err == unix.ENOSYS || err == unix.EOPNOTSUPP:
 		s.copies = true
@@ -170,9 +176,13 @@ func (s *socket) splice(r *reactor, limit int) (why carried, more, ok bool) {
 	}
 	s.large = n > small
 	s.bulk = n >= spliceFrom/4
-	if err := s.s.SendFrom(p.r, n); err != nil {
-		p.close() // the rest of what it holds has nowhere to go
-		return carried{send: err}, false, true
+	for n > 0 {
+		m := min(n, wire.MaxData)
+		if err := s.s.SendFrom(p.r, m); err != nil {
+			p.close() // the rest of what it holds has nowhere to go
+			return carried{send: err}, false, true
+		}
+		n -= m
 	}
 	return carried{}, true, true
 }
