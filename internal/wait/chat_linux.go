@@ -9,8 +9,8 @@ import (
 
 const (
 	// awakeFor is how long a Chat waits awake: a turn of the other processes of a
-	// conversation through a link takes less.
-	awakeFor = 80 * time.Microsecond
+	// conversation through a link takes a third of it, where nobody comes between.
+	awakeFor = 150 * time.Microsecond
 	// promptWithin is in what time an answer is one of a conversation.
 	promptWithin = 2 * awakeFor
 	// computing is longer than those who talk take the processor. If it is away
@@ -18,24 +18,38 @@ const (
 	computing = 200 * time.Microsecond
 	// promptStreak is how many prompt answers make a conversation.
 	promptStreak = 8
+	// forgiven is how many answers that came while awake outweigh one that did not:
+	// they have saved more than it took.
+	forgiven = 16
 
-	// How long not to stay awake after it was of no use, and after the processor
+	// How long not to stay awake after an answer was late, and after the processor
 	// was away: at first, and at most.
-	idleFirst, idleMost = 500 * time.Microsecond, 20 * time.Millisecond
-	busyFirst, busyMost = 20 * time.Millisecond, time.Second
+	lateFirst, lateMost       = backoff(500 * time.Microsecond), backoff(20 * time.Millisecond)
+	crowdedFirst, crowdedMost = backoff(20 * time.Millisecond), backoff(time.Second)
 )
 
 // A Chat waits for the next word of a conversation. Where one answer after the other
 // has come at once it stays awake for a moment, and lends its processor to whoever
 // wants it (sched_yield(2)): to wake a thread up costs more than the rest of a
 // message, in a virtual machine most of all. An answer that is not so prompt, or a
-// processor that others compute on, ends that for a while, and each time for longer.
-// The zero value is ready for use, by one goroutine.
+// processor that others compute on, ends that for a while, and each time for longer;
+// but one late answer after many does not. The zero value is ready for use, by one goroutine.
 type Chat struct {
-	streak    int           // prompt answers, less promptStreak for each that was not; at most twice promptStreak
-	notBefore time.Time     // when to stay awake again
-	backoff   time.Duration // how long not to, the last time
+	streak    int       // prompt answers, less promptStreak for each that was not; at most twice promptStreak
+	notBefore time.Time // when to stay awake again
+	late      backoff
+	crowded   backoff
+	met       int // answers that came while awake, since one did not
 }
+
+// A backoff is how long not to stay awake, the last time that it was of no use.
+type backoff time.Duration
+
+// up makes it twice as long, within bounds.
+func (b *backoff) up(first, most backoff) { *b = min(max(2**b, first), most) }
+
+// down makes it shorter, since it was of use.
+func (b *backoff) down() { *b -= *b / 8 }
 
 // Epoll is Epoll of the package.
 func (c *Chat) Epoll(ep int, events []unix.EpollEvent) (int, error) {
@@ -58,23 +72,33 @@ func (c *Chat) Epoll(ep int, events []unix.EpollEvent) (int, error) {
 
 // stayAwake waits for an event, awake; 0 if none came or it was time to stop.
 func (c *Chat) stayAwake(now time.Time, ep int, events []unix.EpollEvent) int {
-	first, most := idleFirst, idleMost
+	busy := false
 	for end := now.Add(awakeFor); now.Before(end); {
 		n, _, e := unix.RawSyscall6(unix.SYS_EPOLL_PWAIT, uintptr(ep), uintptr(unsafe.Pointer(&events[0])),
 			uintptr(len(events)), 0, 0, 0)
 		if e == 0 && n > 0 {
-			c.backoff -= c.backoff / 8
+			c.late.down()
+			c.crowded.down()
+			c.met++
 			return int(n)
 		}
 		unix.RawSyscall(unix.SYS_SCHED_YIELD, 0, 0, 0)
 		before := now
 		if now = time.Now(); now.Sub(before) > computing {
-			first, most = busyFirst, busyMost
+			busy = true
 			break
 		}
 	}
-	c.backoff = max(min(max(2*c.backoff, first), most), c.backoff)
-	c.notBefore = now.Add(c.backoff)
+	met := c.met
+	c.met = 0
+	switch {
+	case busy:
+		c.crowded.up(crowdedFirst, crowdedMost)
+		c.notBefore = now.Add(time.Duration(c.crowded))
+	case met < forgiven:
+		c.late.up(lateFirst, lateMost)
+		c.notBefore = now.Add(time.Duration(c.late))
+	}
 	return 0
 }
 
