@@ -4,6 +4,7 @@ import (
 	"errors"
 	"net"
 	"sync"
+	"sync/atomic"
 )
 
 // listenAll listens for all of these machines on one port.
@@ -29,27 +30,33 @@ func listenAll(ids []ID, port uint32, listen func(ID, uint32) (net.Listener, err
 	case 1:
 		return a.lns[0], nil
 	}
+	a.left.Store(int32(len(a.lns)))
 	for _, ln := range a.lns {
 		a.work.Go(func() { a.accept(ln) })
 	}
 	return a, nil
 }
 
-// all are several listeners as one. It ends with the first that fails.
+// all are several listeners as one. It ends with the last that fails: one does when
+// its machine ends, which says nothing of the others.
 type all struct {
 	lns   []net.Listener
 	conns chan net.Conn
-	done  chan struct{} // closed by Close, or since one has failed
+	done  chan struct{} // closed by Close, or since all have failed
 	once  sync.Once
 	err   error
 	work  sync.WaitGroup
+
+	left atomic.Int32 // listeners that have not failed
 }
 
 func (a *all) accept(ln net.Listener) {
 	for {
 		c, err := ln.Accept()
 		if err != nil {
-			a.end(err)
+			if a.left.Add(-1) == 0 {
+				a.end(err)
+			}
 			return
 		}
 		select {

@@ -19,11 +19,14 @@ func TestListenAll(t *testing.T) {
 	a, b, c := id(t, idA), id(t, idB), id(t, "1"+idA[1:])
 	path := func(id ID) string { return filepath.Join(dir, id.String()) }
 	denied := errors.New("denied")
+	machines := map[ID]net.Listener{}
 	local := func(id ID, _ uint32) (net.Listener, error) {
 		if id == c {
 			return nil, denied
 		}
-		return net.Listen("unix", path(id))
+		ln, err := net.Listen("unix", path(id))
+		machines[id] = ln
+		return ln, err
 	}
 	if _, err := listenAll([]ID{c}, 1, local); !errors.Is(err, denied) {
 		t.Errorf("nothing to listen for: %v", err)
@@ -48,6 +51,18 @@ func TestListenAll(t *testing.T) {
 		}
 		_ = in.Close()
 	}
+	// One machine ends: the other is still served.
+	_ = machines[b].Close()
+	other, err := net.Dial("unix", path(a))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer other.Close()
+	if in, err := ln.Accept(); err != nil {
+		t.Errorf("after another machine's end: %v", err)
+	} else {
+		_ = in.Close()
+	}
 	// One that nobody takes is closed with the listener.
 	out, err := net.Dial("unix", path(a))
 	if err != nil {
@@ -64,4 +79,14 @@ func TestListenAll(t *testing.T) {
 	if _, err := net.Dial("unix", path(b)); err == nil {
 		t.Error("somebody still listens")
 	}
+	// All machines end.
+	if ln, err = listenAll([]ID{a, b}, 1, local); err != nil {
+		t.Fatal(err)
+	}
+	_ = machines[a].Close()
+	_ = machines[b].Close()
+	if _, err := ln.Accept(); !errors.Is(err, net.ErrClosed) {
+		t.Errorf("Accept after the end of all machines: %v", err)
+	}
+	_ = ln.Close()
 }

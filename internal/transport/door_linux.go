@@ -30,6 +30,9 @@ const (
 	// moveHeld is how long a moved link must hold to be no failed move: some hosts
 	// take connections that then carry nothing (microsoft/WSL#41286).
 	moveHeld = 30 * time.Second
+	// moveDeaths is how many agents in a row may end so soon after a move: it may be
+	// the socket that ends them.
+	moveDeaths = 3
 )
 
 // A Door is the way from an agent's stdin and stdout to a Hyper-V socket, which
@@ -46,6 +49,7 @@ type Door struct {
 	mu     sync.Mutex
 	failed error     // why the last move came to nothing
 	again  time.Time // when the next may be tried
+	deaths int       // agents in a row that ended soon after a move
 }
 
 // NewDoor returns the way to this machine's own host.
@@ -125,13 +129,33 @@ func (d *Door) attend(m *moved, from *link.Link) {
 	held := time.Since(since)
 	_ = m.handle.Close()
 	<-from.Done() // whoever has the link ends both
-	// An agent that died ends both as well, and says nothing of the transport.
-	if !errors.Is(from.Err(), net.ErrClosed) {
+	// An agent that died ends both as well, and says nothing of the transport, once.
+	died := !errors.Is(from.Err(), net.ErrClosed)
+	if d.died(died && held < moveHeld) {
+		d.remember(fmt.Errorf("%d agents in a row ended within %v of it: %w", moveDeaths, moveHeld, from.Err()))
+	}
+	if died {
 		return
 	}
 	if err := m.Err(); errors.Is(err, errno.ETIMEDOUT) || errors.Is(err, errno.ECONNRESET) && held < moveHeld {
 		d.remember(fmt.Errorf("the last one, port %s, failed after %v: %w", m.port, held.Round(time.Second), err))
 	}
+}
+
+// died counts whether the agent did, soon after a move. It tells if too many in a row have.
+func (d *Door) died(soon bool) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if !soon {
+		d.deaths = 0
+		return false
+	}
+	d.deaths++
+	if d.deaths < moveDeaths {
+		return false
+	}
+	d.deaths = 0
+	return true
 }
 
 func (d *Door) make(ctx context.Context, l *link.Link, cfg link.Config, log *slog.Logger) (*moved, error) {
