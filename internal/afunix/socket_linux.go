@@ -14,12 +14,14 @@ import (
 // an abstract name. So names go to the kernel as they are.
 const MaxName = len(unix.RawSockaddrUnix{}.Path)
 
-// NewSocket returns a non-blocking stream socket that no child inherits.
+// NewSocket returns a non-blocking stream socket that no child inherits and no
+// descriptors arrive at, see [RefuseRights].
 func NewSocket() (int, error) {
 	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
 	if err != nil {
 		return -1, fmt.Errorf("socket: %w", err)
 	}
+	RefuseRights(fd)
 	return fd, nil
 }
 

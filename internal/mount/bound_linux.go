@@ -13,6 +13,7 @@ import (
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
 
+	"drvsock/internal/afunix"
 	"drvsock/internal/drive"
 	"drvsock/internal/errno"
 	"drvsock/internal/link"
@@ -401,7 +402,7 @@ func (b *bound) reach(ctx context.Context, peer []byte) (*end, error) {
 	}
 	f := os.NewFile(uintptr(fd), "program")
 	defer f.Close()
-	_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, soPassRights, 0)
+	afunix.RefuseRights(fd)
 	b.v.hidden.nameAs(fd, string(peer))
 	start := time.Now()
 	for wait := time.Millisecond; ; wait = min(2*wait, 50*time.Millisecond) {

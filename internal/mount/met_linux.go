@@ -12,6 +12,7 @@ import (
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
 
+	"drvsock/internal/afunix"
 	"drvsock/internal/errno"
 	"drvsock/internal/lookup"
 	"drvsock/internal/relay"
@@ -23,9 +24,6 @@ const (
 	idleAfter = time.Minute
 	// askFor bounds a question about a file.
 	askFor = 2 * time.Second
-	// soPassRights is SO_PASSRIGHTS, Linux 6.16: with 0 whoever sends a descriptor
-	// to the socket gets EPERM.
-	soPassRights = 83
 )
 
 // A met is a socket of the host that programs of the guest connect to: our
@@ -198,7 +196,7 @@ func (n *node) meeting(v *view, name string) (*met, error) {
 			_ = f.Close()
 		}
 	}()
-	_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, soPassRights, 0)
+	afunix.RefuseRights(fd)
 	if err := v.hidden.bindTo(n, name, fd); err != nil {
 		return nil, fmt.Errorf("bind in the view: %w", err)
 	}
@@ -353,7 +351,6 @@ func peerOf(c *net.UnixConn) (cred *unix.Ucred, err error) {
 		return nil, err
 	}
 	if e := raw.Control(func(fd uintptr) {
-		_ = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, soPassRights, 0)
 		cred, err = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED)
 	}); e != nil {
 		return nil, e

@@ -5,6 +5,8 @@ import (
 	"os"
 	"syscall"
 
+	"drvsock/internal/afunix"
+
 	"golang.org/x/sys/unix"
 )
 
@@ -24,7 +26,7 @@ func newParty(c Conn) *party {
 			_ = raw.Control(func(fd uintptr) {
 				inLine(int(fd))
 				domain, err := unix.GetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_DOMAIN)
-				e.rights = err == nil && domain == unix.AF_UNIX && unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, soPassRights, 0) != nil
+				e.rights = err == nil && domain == unix.AF_UNIX && !afunix.RefuseRights(int(fd))
 			})
 		}
 	}

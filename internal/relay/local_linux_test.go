@@ -15,8 +15,18 @@ import (
 
 // localTo makes program, Local, program. close ends it from outside.
 func localTo(tb testing.TB) (b *bench, tally *Tally, result chan error) {
-	fd1, c1 := connected(tb)
-	fd2, c2 := connected(tb)
+	return localBy(tb, true)
+}
+
+// localBy is localTo with listeners that refuse descriptors, or don't. Before Local
+// begins, before is called with each program's socket.
+func localBy(tb testing.TB, refuse bool, before ...func(fd int)) (b *bench, tally *Tally, result chan error) {
+	fd1, c1 := connectedBy(tb, refuse)
+	fd2, c2 := connectedBy(tb, refuse)
+	for _, f := range before {
+		f(fd1)
+		f(fd2)
+	}
 	tally, result = new(Tally), make(chan error, 1)
 	go func() { result <- Local(c1, c2, tally) }()
 	return &bench{a: &end{fd: fd1}, b: &end{fd: fd2}, stop: func() {

@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"drvsock/internal/afunix"
 	"drvsock/internal/link"
 	"drvsock/internal/wire"
 
@@ -98,6 +99,12 @@ func (e *end) poll(events int16) {
 // connected makes two connected stream sockets: a program's, and the other's.
 func connected(tb testing.TB) (program int, peer *net.UnixConn) {
 	tb.Helper()
+	return connectedBy(tb, true)
+}
+
+// connectedBy is connected by a listener that refuses descriptors, or doesn't.
+func connectedBy(tb testing.TB, refuse bool) (program int, peer *net.UnixConn) {
+	tb.Helper()
 	dir, err := os.MkdirTemp("/tmp", "drvsock-relay-") // the test's own is too long for a socket where TMPDIR is
 	if err != nil {
 		tb.Fatal(err)
@@ -109,6 +116,9 @@ func connected(tb testing.TB) (program int, peer *net.UnixConn) {
 		tb.Fatal(err)
 	}
 	defer ln.Close()
+	if refuse {
+		_ = afunix.Control(ln, func(fd int) error { afunix.RefuseRights(fd); return nil })
+	}
 	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		tb.Fatal(err)
@@ -198,7 +208,9 @@ var connect = wire.Request{Kind: wire.KindConnect, Path: []byte("x")}
 // relayed makes program, relay, link, relay, program.
 func relayed(tb testing.TB) *bench { return relayedWith(tb, true) }
 
-func relayedWith(tb testing.TB, passRights bool) *bench {
+// relayedWith is relayed where descriptors are refused, or looked for. Before the relay
+// begins, before is called with each program's socket.
+func relayedWith(tb testing.TB, passRights bool, before ...func(fd int)) *bench {
 	g, a, streams := pipes(tb)
 	s1, _, err := g.Open(tb.Context(), connect)
 	if err != nil {
@@ -208,8 +220,11 @@ func relayedWith(tb testing.TB, passRights bool) *bench {
 	var wg sync.WaitGroup
 	var ends [2]*end
 	for i, s := range []*link.Stream{s1, s2} {
-		fd, c := connected(tb)
+		fd, c := connectedBy(tb, passRights)
 		ends[i] = &end{fd: fd}
+		for _, first := range before {
+			first(fd)
+		}
 		wg.Go(func() { _ = join(aborter{c, fd}, s, passRights) })
 	}
 	return &bench{a: ends[0], b: ends[1], cut: func() { _ = g.Close() }, stop: func() {
@@ -438,11 +453,12 @@ func TestDescriptors(t *testing.T) {
 				if perr != nil {
 					t.Fatal(perr)
 				}
-				perr = unix.SetsockoptInt(probe[0], unix.SOL_SOCKET, soPassRights, 0)
+				afunix.RefuseRights(probe[0])
+				refuses := afunix.RefuseRights(probe[0])
 				unix.Close(probe[0])
 				unix.Close(probe[1])
-				if perr != nil {
-					t.Skipf("SO_PASSRIGHTS: %v (Linux 6.16 has it)", perr)
+				if !refuses {
+					t.Skip("this kernel has no SO_PASSRIGHTS (Linux 6.16)")
 				}
 			}
 			if passRights {

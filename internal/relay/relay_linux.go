@@ -7,16 +7,13 @@ import (
 	"sync"
 	"syscall"
 
+	"drvsock/internal/afunix"
 	"drvsock/internal/errno"
 	"drvsock/internal/link"
 	"drvsock/internal/wait"
 
 	"golang.org/x/sys/unix"
 )
-
-// soPassRights is SO_PASSRIGHTS of Linux 6.16: at 0, a peer that sends
-// SCM_RIGHTS gets EPERM from its sendmsg.
-const soPassRights = 83
 
 // sendBuffer is what is asked for towards the program; net.core.wmem_max bounds
 // it, by default to 208 KiB, which count twice (socket(7)). One stream is a
@@ -95,9 +92,9 @@ func (s *socket) init(conn Conn, stream *link.Stream, passRights bool) error {
 			return
 		}
 		if domain == unix.AF_UNIX {
-			s.rights = !passRights || unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, soPassRights, 0) != nil
-			inLine(int(fd))
+			s.rights = !passRights || !afunix.RefuseRights(int(fd))
 		}
+		inLine(int(fd))
 		_ = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_SNDBUF, sendBuffer) // or the default does
 		s.fd, err = unix.FcntlInt(fd, unix.F_DUPFD_CLOEXEC, 3)
 	})

@@ -8,6 +8,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"drvsock/internal/afunix"
 	"drvsock/internal/errno"
 	"drvsock/internal/link"
 	"drvsock/internal/lookup"
@@ -223,7 +224,7 @@ func (s *supervisor) reach(ctx context.Context, sock *socket, peer []byte) (int,
 		_ = unix.Close(r)
 		return -1, err
 	}
-	refuseRights(r)
+	afunix.RefuseRights(r)
 	if len(peer) > 0 && len(peer) <= maxSockaddr-2 {
 		// As a program would pass it: with the NUL where there is room.
 		a := append([]byte{unix.AF_UNIX, 0}, peer...)

@@ -7,6 +7,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"drvsock/internal/afunix"
 	"drvsock/internal/lookup"
 	"drvsock/internal/names"
 )
@@ -157,7 +158,7 @@ func newMeeting(g *naming, t *lookup.Task, sockaddr []byte) (*meeting, error) {
 	if err != nil {
 		return nil, err
 	}
-	refuseRights(fd)
+	afunix.RefuseRights(fd)
 	name, err := g.bind(fd, sockaddr)
 	if err != nil {
 		_ = unix.Close(fd)
@@ -170,12 +171,3 @@ func newMeeting(g *naming, t *lookup.Task, sockaddr []byte) (*meeting, error) {
 	}
 	return &meeting{listener: fd, name: name}, nil
 }
-
-// soPassRights is SO_PASSRIGHTS of Linux 6.16, inherited from listener to
-// connection. Where the kernel does not have it, package relay looks for
-// descriptors itself.
-const soPassRights = 83
-
-// refuseRights makes sendmsg(2) of a peer that passes descriptors fail with
-// EPERM: they can't reach the other system.
-func refuseRights(fd int) { _ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, soPassRights, 0) }
