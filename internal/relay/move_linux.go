@@ -170,9 +170,12 @@ func (s *socket) splice(r *reactor, limit int) (why carried, more, ok bool) {
 	case err == unix.EINVAL || err == unix.ENOSYS || err == unix.EOPNOTSUPP:
 		s.copies = true
 		return carried{}, false, false
-	case n <= 0 || err != nil:
-		why, more = unread(err)
-		return why, more, true
+	case n == 0 || err != nil:
+		// Whether nothing is there or this is the end, read(2) has the last word: a TCP
+		// socket gives nothing to splice(2) before a byte that was sent by MSG_OOB has
+		// been read, and takes the end of what follows for the end of all.
+		s.bulk = false
+		return carried{}, false, false
 	}
 	s.large = n > small
 	s.bulk = n >= spliceFrom/4
