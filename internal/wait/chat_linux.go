@@ -73,21 +73,24 @@ func (c *Chat) Epoll(ep int, events []unix.EpollEvent) (int, error) {
 // stayAwake waits for an event, awake; 0 if none came or it was time to stop.
 func (c *Chat) stayAwake(now time.Time, ep int, events []unix.EpollEvent) int {
 	busy := false
-	for end := now.Add(awakeFor); now.Before(end); {
+	for end := now.Add(awakeFor); ; {
+		// Also after the last time that the processor was lent: maybe to who answers.
 		n, _, e := unix.RawSyscall6(unix.SYS_EPOLL_PWAIT, uintptr(ep), uintptr(unsafe.Pointer(&events[0])),
 			uintptr(len(events)), 0, 0, 0)
 		if e == 0 && n > 0 {
 			c.late.down()
 			c.crowded.down()
 			c.met++
+			c.streak = min(c.streak+1, 2*promptStreak)
 			return int(n)
+		}
+		if busy || !now.Before(end) {
+			break
 		}
 		unix.RawSyscall(unix.SYS_SCHED_YIELD, 0, 0, 0)
 		before := now
-		if now = time.Now(); now.Sub(before) > computing {
-			busy = true
-			break
-		}
+		now = time.Now()
+		busy = now.Sub(before) > computing
 	}
 	met := c.met
 	c.met = 0

@@ -54,13 +54,40 @@ func TestChat(t *testing.T) {
 	if !awake() {
 		t.Errorf("a word that comes at once ends it: %+v", c)
 	}
+	// One late word after many does not end it.
+	forgave := false
+	for end := time.Now().Add(5 * time.Second); time.Now().Before(end); {
+		for range forgiven + promptStreak {
+			word()
+			next()
+		}
+		if c.met < forgiven {
+			time.Sleep(time.Millisecond) // the processor was somebody else's
+			continue
+		}
+		timer := time.AfterFunc(2*promptWithin, word)
+		next()
+		timer.Stop()
+		if forgave = awake(); forgave {
+			break
+		}
+	}
+	if !forgave {
+		t.Errorf("one late word ends it: %+v", c)
+	}
+	// Pauses do: two, unless the thread stands still for as long as one of them.
 	const pause = 30 * time.Millisecond
-	start := time.Now()
-	timer := time.AfterFunc(pause, word)
-	defer timer.Stop()
-	next()
-	if d := time.Since(start); d < pause || awake() {
-		t.Errorf("after %v, awake %v: %+v", d, awake(), c)
+	for i := 0; awake() || i < 2; i++ {
+		if i == 50 {
+			t.Fatalf("awake after %d pauses: %+v", i, c)
+		}
+		start := time.Now()
+		timer := time.AfterFunc(pause, word)
+		next()
+		timer.Stop()
+		if d := time.Since(start); d < pause {
+			t.Errorf("after %v, for a word after %v", d, pause)
+		}
 	}
 	for end := time.Now().Add(5 * time.Second); !awake() && time.Now().Before(end); {
 		word()
