@@ -16,7 +16,7 @@ import (
 
 // A Stream is one connection on a link. It is a net.Conn with half-close and
 // reset; the methods may be called by several goroutines at once. None of its
-// methods waits for the peer but Read, Write, Credit and Send.
+// methods waits for the peer but Read, Write, Credit, Send and SendFrom.
 type Stream struct {
 	l  *Link
 	id uint32

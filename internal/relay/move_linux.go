@@ -15,9 +15,9 @@ import (
 // spliceFrom is what one read must bring for the next to be a splice.
 const spliceFrom = 32 << 10
 
-// atOnce is how much one splice may take out of a socket: what a program's SO_SNDBUF
-// lets it write ahead by default, net.core.wmem_default of 208 KiB with what the kernel
-// counts on top of it.
+// atOnce is how much one splice may take out of a socket that has the reactor to itself:
+// about what a program's SO_SNDBUF lets it write ahead by default, net.core.wmem_default
+// of 208 KiB with what the kernel counts on top of it.
 const atOnce = 3 * wire.MaxData
 
 // small is the largest message of a conversation that the link's reader serves.
@@ -159,13 +159,16 @@ func (s *socket) receive(p []byte) (int, error) {
 }
 
 // splice moves by way of the private pipe, since only that tells how many bytes
-// the frame has before the frame begins. ok is false if nothing was done.
+// a frame has before it begins. ok is false if nothing was done.
 func (s *socket) splice(r *reactor, limit int) (why carried, more, ok bool) {
 	p := r.pipe()
 	if p.size == 0 {
 		return carried{}, false, false
 	}
-	n, err := wait.Splice(s.fd, p.w, min(limit, atOnce))
+	if limit = min(limit, atOnce); !r.alone {
+		limit = min(limit, wire.MaxData)
+	}
+	n, err := wait.Splice(s.fd, p.w, limit)
 	switch {
 	case err == unix.EINVAL || err == unix.ENOSYS || err == unix.EOPNOTSUPP:
 		s.copies = true

@@ -32,6 +32,7 @@ type reactor struct {
 
 	// The rest is the thread's.
 	between pipe
+	alone   bool // one socket has something, no other waits for its turn
 	events  [64]unix.EpollEvent
 }
 
@@ -129,6 +130,7 @@ func (r *reactor) run() {
 			return // not with a valid descriptor
 		}
 		woke := false
+		r.alone = n == 1
 		for i := range n {
 			ev := &r.events[i]
 			if int(ev.Fd) == r.wake {
@@ -165,7 +167,7 @@ func (r *reactor) pipe() *pipe {
 			return &r.between
 		}
 		r.between = pipe{r: fds[0], w: fds[1], size: 64 << 10}
-		// So that a frame whose pages are not full has room.
+		// So that frames whose pages are not full have room.
 		if n, err := unix.FcntlInt(uintptr(fds[1]), unix.F_SETPIPE_SZ, 256<<10); err == nil {
 			r.between.size = n
 		}

@@ -10,6 +10,8 @@ import (
 	"testing"
 	"time"
 
+	"drvsock/internal/wire"
+
 	"golang.org/x/sys/unix"
 )
 
@@ -120,6 +122,79 @@ func TestSpliceMoves(t *testing.T) {
 	}
 	if why, more := s.move(); more || why.read != io.EOF {
 		t.Errorf("at the end: %v, more %v, want %v", why, more, io.EOF)
+	}
+}
+
+// TestSpliceFrames moves more than a frame at once, and no multiple of one; once the far
+// side reads no more, what is left in the private pipe goes nowhere, and the pipe with it.
+func TestSpliceFrames(t *testing.T) {
+	g, a, streams := pipes(t)
+	defer a.Close()
+	defer g.Close()
+	s1, _, err := g.Open(t.Context(), connect)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s2 := <-streams
+	fd, c := connected(t)
+	defer unix.Close(fd)
+	if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_SNDBUF, 1<<20); err != nil {
+		t.Fatal(err)
+	}
+	var s socket
+	if err := s.init(c, s1, true); err != nil {
+		t.Fatal(err)
+	}
+	defer s.close()
+	if s.rights {
+		t.Skip("this kernel has no SO_PASSRIGHTS, so descriptors are looked for and nothing is spliced")
+	}
+	data := make([]byte, 300_000)
+	_, _ = rand.NewChaCha8([32]byte{4}).Read(data)
+	written := 0
+	for written < len(data) {
+		n, err := unix.SendmsgN(fd, data[written:], nil, nil, unix.MSG_DONTWAIT)
+		if err != nil {
+			break // net.core.wmem_max bounds what is ahead
+		}
+		written += n
+	}
+	const limit = 2*wire.MaxData + 7
+	if written < limit+wire.MaxData {
+		t.Skipf("%d bytes can be written ahead", written)
+	}
+	r := &reactor{}
+	defer r.between.close()
+	for _, alone := range []bool{true, false} {
+		r.alone = alone
+		want := limit
+		if !alone {
+			want = wire.MaxData
+		}
+		if why, more, ok := s.splice(r, limit); !ok || !more || why != (carried{}) {
+			t.Fatalf("alone %v: %v, more %v, done %v", alone, why, more, ok)
+		}
+		got := make([]byte, want)
+		_ = s2.SetReadDeadline(time.Now().Add(5 * time.Second))
+		if _, err := io.ReadFull(s2, got); err != nil || !bytes.Equal(got, data[:want]) {
+			t.Fatalf("alone %v: %v, or not the %d bytes that were sent", alone, err, want)
+		}
+		data = data[want:]
+	}
+	if err := s2.CloseRead(errUnread); err != nil {
+		t.Fatal(err)
+	}
+	for deadline := time.Now().Add(5 * time.Second); s1.TryCredit() > 0; time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("STOP does not arrive")
+		}
+	}
+	r.alone = true
+	if why, more, ok := s.splice(r, limit); !ok || more || why.send == nil {
+		t.Errorf("after STOP: %v, more %v, done %v", why, more, ok)
+	}
+	if r.between.size != 0 {
+		t.Error("the private pipe is kept with what it holds")
 	}
 }
 

@@ -126,7 +126,10 @@ func Send(fd int, p []byte) (int, error) {
 		unix.MSG_NOSIGNAL|unix.MSG_DONTWAIT, 0, 0))
 }
 
-// Splice is splice(2) of at most n bytes between descriptors that don't block.
+// Splice is splice(2) of at most n bytes between descriptors that don't block. Up to
+// Linux 6.4 it may wait all the same, for a program that receives by the AF_UNIX socket
+// to which bytes go while its memory is not there (unix_stream_sendpage takes iolock);
+// a signal of the runtime's monitor ends that after some 10 ms.
 func Splice(from, to, n int) (int, error) {
 	return result(unix.RawSyscall6(unix.SYS_SPLICE, uintptr(from), 0, uintptr(to), 0, uintptr(n),
 		unix.SPLICE_F_NONBLOCK|unix.SPLICE_F_MOVE))
