@@ -175,3 +175,39 @@ func TestEndsBeforeClose(t *testing.T) {
 		}
 	}
 }
+
+// TestNoEndWithoutItsBytes ends a stream of which bytes found the link ended, while its
+// last frame was yet to come: that must not make the peer believe that it had all.
+func TestNoEndWithoutItsBytes(t *testing.T) {
+	for _, try := range []bool{false, true} {
+		h, c := acceptor()
+		g, a := links(t, osPipes, Config{}, Config{Handler: h})
+		whole, cut := open(t, g), open(t, g)
+		far := [2]*Stream{<-c, <-c}
+		if _, err := whole.Write([]byte("all")); err != nil {
+			t.Fatal(err)
+		}
+		g.out.fail(errno.Errorf(errno.ECONNRESET, errno.LayerLink, "for a test")) // as shutdown begins
+		var err error
+		if b := NewBuffer(); try {
+			_, err = cut.TrySend(b, 3)
+		} else {
+			err = cut.Send(b, 3)
+		}
+		if !errors.Is(err, errno.ECONNRESET) {
+			t.Errorf("try %v: a frame after the end of the link: %v", try, err)
+		}
+		for _, s := range []*Stream{whole, cut} {
+			_ = s.EndBoth(nil, errno.EPIPE)
+		}
+		g.out.last(goaway(errno.Errorf(errno.EPROTO, errno.LayerLink, "for a test")))
+		if b, err := io.ReadAll(far[0]); string(b) != "all" || err != nil {
+			t.Errorf("try %v: the whole stream: %q, %v", try, b, err)
+		}
+		if b, err := io.ReadAll(far[1]); len(b) > 0 || !errors.Is(err, errno.EPROTO) {
+			t.Errorf("try %v: the other one: %q, %v, want what the link ended with", try, b, err)
+		}
+		_ = g.Close()
+		_ = a.Close()
+	}
+}

@@ -14,6 +14,7 @@ type sender struct {
 	cond      sync.Cond // for Credit
 	left      uint32    // bytes that may be sent
 	sending   bool      // a DATA frame is on its way to the link
+	lost      bool      // one found the link ended
 	total     uint64    // bytes sent, for Bytes
 	ended     bool      // END was sent or is due
 	endReason *errno.Error
@@ -189,7 +190,7 @@ func (s *Stream) TrySend(b *Buffer, n int) (bool, error) {
 	}
 	wire.Header{Type: wire.TypeData, Stream: s.id, Length: uint32(n)}.Put(b.b[:])
 	sent, err := s.l.out.tryFrame(b.b[:wire.HeaderSize+n])
-	s.endSend(n, sent)
+	s.endSend(n, sent, err)
 	if sent || err != nil {
 		b.Free()
 		return true, err
@@ -215,7 +216,7 @@ func (s *Stream) TrySendFrom(from, n int) (int, error) {
 		return 0, err
 	}
 	sent, err := s.l.out.tryFrameFrom(wire.Header{Type: wire.TypeData, Stream: s.id, Length: uint32(n)}, from, n)
-	s.endSend(n, sent)
+	s.endSend(n, sent, err)
 	if !sent {
 		return 0, err
 	}
@@ -235,7 +236,7 @@ func (s *Stream) send(n int, write func(h wire.Header) error) error {
 		sent = true
 		o.release()
 	}
-	s.endSend(n, sent)
+	s.endSend(n, sent, err)
 	if err == errCanceled {
 		return errDeadline
 	}
@@ -258,9 +259,10 @@ func (s *Stream) beginSend(n int) (cancel <-chan struct{}, err error) {
 	return s.wdl.cancel, nil
 }
 
-func (s *Stream) endSend(n int, sent bool) {
+func (s *Stream) endSend(n int, sent bool, err error) {
 	s.mu.Lock()
 	s.w.sending = false
+	s.w.lost = s.w.lost || !sent && err != nil && err != errCanceled
 	if sent {
 		s.w.total += uint64(n)
 		s.l.sent.Add(uint64(n))

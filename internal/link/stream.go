@@ -142,7 +142,10 @@ func (s *Stream) control(b []byte) []byte {
 		c.grant = 0
 	}
 	if c.end && !s.w.sending { // else Send notes the stream again
-		b = appendReason(b, wire.TypeEnd, s.id, s.w.endReason)
+		// An END says that all was sent. If not, the end of the link says enough.
+		if !s.w.lost {
+			b = appendReason(b, wire.TypeEnd, s.id, s.w.endReason)
+		}
 		c.end = false
 	}
 	if c.stop != nil {
