@@ -15,10 +15,14 @@ import (
 // spliceFrom is what one read must bring for the next to be a splice.
 const spliceFrom = 32 << 10
 
-// atOnce is how much one splice may take out of a socket that has the reactor to itself:
-// about what a program's SO_SNDBUF lets it write ahead by default, net.core.wmem_default
-// of 208 KiB with what the kernel counts on top of it.
-const atOnce = 3 * wire.MaxData
+// atOnce is how much one splice may take out of a socket, where for bulkOnly moves nobody
+// had a small message, which would wait for as much of each of the others: about what a
+// program's SO_SNDBUF lets it write ahead by default, net.core.wmem_default of 208 KiB
+// with what the kernel counts on top of it.
+const (
+	atOnce   = 3 * wire.MaxData
+	bulkOnly = 16
+)
 
 // small is the largest message of a conversation that the link's reader serves.
 const small = 4 << 10
@@ -75,6 +79,9 @@ func (s *socket) ready(events uint32, near bool) (woke bool) {
 		s.moved(why)
 		if s.large || near && s.s.Link().Busy() {
 			s.near = false
+		}
+		if !near {
+			s.r.moved(s.large)
 		}
 		switch {
 		case !more:
@@ -165,7 +172,7 @@ func (s *socket) splice(r *reactor, limit int) (why carried, more, ok bool) {
 	if p.size == 0 {
 		return carried{}, false, false
 	}
-	if limit = min(limit, atOnce); !r.alone {
+	if limit = min(limit, atOnce); r.bulk < bulkOnly {
 		limit = min(limit, wire.MaxData)
 	}
 	n, err := wait.Splice(s.fd, p.w, limit)

@@ -32,7 +32,7 @@ type reactor struct {
 
 	// The rest is the thread's.
 	between pipe
-	alone   bool // one socket has something, no other waits for its turn
+	bulk    int // moves since a small message
 	events  [64]unix.EpollEvent
 }
 
@@ -130,7 +130,6 @@ func (r *reactor) run() {
 			return // not with a valid descriptor
 		}
 		woke := false
-		r.alone = n == 1
 		for i := range n {
 			ev := &r.events[i]
 			if int(ev.Fd) == r.wake {
@@ -154,6 +153,13 @@ func (r *reactor) ready(fd int32, events uint32, near bool) (woke bool) {
 	// It may have left since, or be another one with the same number, which
 	// then finds nothing to do.
 	return s != nil && s.ready(events, near)
+}
+
+// moved counts a move of the reactor's thread.
+func (r *reactor) moved(large bool) {
+	if r.bulk++; !large {
+		r.bulk = 0
+	}
 }
 
 // nearReady is ready for the link's reader.

@@ -166,10 +166,13 @@ func TestSpliceFrames(t *testing.T) {
 	r := &reactor{}
 	defer r.between.close()
 	for _, alone := range []bool{true, false} {
-		r.alone = alone
-		want := limit
-		if !alone {
-			want = wire.MaxData
+		want := wire.MaxData
+		r.moved(false)
+		if alone {
+			want = limit
+			for range bulkOnly {
+				r.moved(true)
+			}
 		}
 		if why, more, ok := s.splice(r, limit); !ok || !more || why != (carried{}) {
 			t.Fatalf("alone %v: %v, more %v, done %v", alone, why, more, ok)
@@ -189,7 +192,7 @@ func TestSpliceFrames(t *testing.T) {
 			t.Fatal("STOP does not arrive")
 		}
 	}
-	r.alone = true
+	r.bulk = bulkOnly
 	if why, more, ok := s.splice(r, limit); !ok || more || why.send == nil {
 		t.Errorf("after STOP: %v, more %v, done %v", why, more, ok)
 	}
