@@ -140,9 +140,9 @@ func (s *Stream) TryCredit() int {
 }
 
 // TryCreditOr is TryCredit, but n may be more than one frame's; where bytes may be
-// sent only once the peer grants more, waits is true, and credited is called when it has. The goroutine that reads the
-// link calls it, so it must not block. When nothing may be sent any more it is not
-// called.
+// sent only once the peer grants more, waits is true, and credited is called when it
+// has. The goroutine that reads the link calls it, so it must not block. When nothing
+// may be sent any more it is not called.
 func (s *Stream) TryCreditOr(credited func()) (n int, waits bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

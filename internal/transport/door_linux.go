@@ -131,7 +131,7 @@ func (d *Door) attend(m *moved, from *link.Link) {
 	<-from.Done() // whoever has the link ends both
 	// An agent that died ends both as well, and says nothing of the transport, once.
 	died := !errors.Is(from.Err(), net.ErrClosed)
-	if d.died(died && held < moveHeld) {
+	if d.deadly(died && held < moveHeld) {
 		d.remember(fmt.Errorf("%d agents in a row ended within %v of it: %w", moveDeaths, moveHeld, from.Err()))
 	}
 	if died {
@@ -142,8 +142,8 @@ func (d *Door) attend(m *moved, from *link.Link) {
 	}
 }
 
-// died counts whether the agent did, soon after a move. It tells if too many in a row have.
-func (d *Door) died(soon bool) bool {
+// deadly counts agents that died soon after a move. It tells if too many in a row have.
+func (d *Door) deadly(soon bool) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if !soon {

@@ -382,19 +382,25 @@ func TestMoveAgentDies(t *testing.T) {
 		if l.Way != "hyperv" {
 			t.Errorf("after %d deaths: %q, %q", i, l.Way, l.Why)
 		}
-		_ = unix.Kill(l.PID, unix.SIGKILL)
-		select {
-		case <-l.Done():
-		case <-time.After(10 * time.Second):
-			t.Fatal("the link goes on")
-		}
-		l.End()
+		killAgent(t, l)
 		if err := l.Err(); err == nil || errors.Is(err, net.ErrClosed) {
 			t.Errorf("it ended with %v", err)
 		}
 		noted(t, c.Door, func(d *Door) bool { return d.deaths == i+1 || d.failed != nil })
 	}
 	stays(t, c, "3 agents in a row ended within 30s of it: ")
+}
+
+// killAgent kills the agent of a link, which ends.
+func killAgent(t *testing.T, l *Link) {
+	t.Helper()
+	_ = unix.Kill(l.PID, unix.SIGKILL)
+	select {
+	case <-l.Done():
+	case <-time.After(10 * time.Second):
+		t.Fatal("the link goes on")
+	}
+	l.End()
 }
 
 // noted waits until the door knows something.
@@ -471,13 +477,7 @@ func TestMachineChanged(t *testing.T) {
 	}
 	// It changes, and what was of the old machine ends with it.
 	id.Store("machine 8")
-	_ = unix.Kill(l.PID, unix.SIGKILL)
-	select {
-	case <-l.Done():
-	case <-time.After(10 * time.Second):
-		t.Fatal("the link goes on")
-	}
-	l.End()
+	killAgent(t, l)
 	if l, err = c.Dial(t.Context(), guest()); err != nil {
 		t.Fatal(err)
 	}
