@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"drvsock/internal/link"
 	"drvsock/internal/wire"
 
 	"golang.org/x/sys/unix"
@@ -66,27 +67,37 @@ func TestBulk(t *testing.T) {
 	r.stop()
 }
 
-// TestSpliceMoves wants the steps of a splice to have happened: bytes through
-// the private pipe, as many as were sent, and none left.
-func TestSpliceMoves(t *testing.T) {
+// spliceable makes a socket of which the test is the reactor, with its program's end and
+// the far end of its stream. It skips where nothing is spliced.
+func spliceable(t *testing.T) (s *socket, program int, far *link.Stream) {
+	t.Helper()
 	g, a, streams := pipes(t)
-	defer a.Close()
-	defer g.Close()
-	s1, _, err := g.Open(t.Context(), connect)
+	near, _, err := g.Open(t.Context(), connect)
 	if err != nil {
 		t.Fatal(err)
 	}
-	s2 := <-streams
-	fd, c := connected(t)
-	defer unix.Close(fd)
-	var s socket
-	if err := s.init(c, s1, true); err != nil {
+	far = <-streams
+	program, c := connected(t)
+	s = new(socket)
+	t.Cleanup(func() {
+		s.close()
+		_ = unix.Close(program)
+		_ = g.Close()
+		_ = a.Close()
+	})
+	if err := s.init(c, near, true); err != nil {
 		t.Fatal(err)
 	}
-	defer s.close()
 	if s.rights {
 		t.Skip("this kernel has no SO_PASSRIGHTS, so descriptors are looked for and nothing is spliced")
 	}
+	return s, program, far
+}
+
+// TestSpliceMoves wants the steps of a splice to have happened: bytes through
+// the private pipe, as many as were sent, and none left.
+func TestSpliceMoves(t *testing.T) {
+	s, fd, s2 := spliceable(t)
 	want := bytes.Repeat([]byte("0123456789abcdef"), 40<<10/16)
 	if err := unix.Send(fd, want, 0); err != nil {
 		t.Fatal(err)
@@ -128,26 +139,9 @@ func TestSpliceMoves(t *testing.T) {
 // TestSpliceFrames moves more than a frame at once, and no multiple of one; once the far
 // side reads no more, what is left in the private pipe goes nowhere, and the pipe with it.
 func TestSpliceFrames(t *testing.T) {
-	g, a, streams := pipes(t)
-	defer a.Close()
-	defer g.Close()
-	s1, _, err := g.Open(t.Context(), connect)
-	if err != nil {
-		t.Fatal(err)
-	}
-	s2 := <-streams
-	fd, c := connected(t)
-	defer unix.Close(fd)
+	s, fd, s2 := spliceable(t)
 	if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_SNDBUF, 1<<20); err != nil {
 		t.Fatal(err)
-	}
-	var s socket
-	if err := s.init(c, s1, true); err != nil {
-		t.Fatal(err)
-	}
-	defer s.close()
-	if s.rights {
-		t.Skip("this kernel has no SO_PASSRIGHTS, so descriptors are looked for and nothing is spliced")
 	}
 	data := make([]byte, 300_000)
 	_, _ = rand.NewChaCha8([32]byte{4}).Read(data)
@@ -187,7 +181,7 @@ func TestSpliceFrames(t *testing.T) {
 	if err := s2.CloseRead(errUnread); err != nil {
 		t.Fatal(err)
 	}
-	for deadline := time.Now().Add(5 * time.Second); s1.TryCredit() > 0; time.Sleep(time.Millisecond) {
+	for deadline := time.Now().Add(5 * time.Second); s.s.TryCredit() > 0; time.Sleep(time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatal("STOP does not arrive")
 		}
