@@ -68,11 +68,13 @@ func (c *Command) mayBeWindows() bool {
 }
 
 // interop finds a socket by which Windows programs can be started: the one that
-// the variable names, init's, or the newest that lives; "" for none.
+// the variable names, init's, or the newest that lives; "" for none. WSL lets
+// everybody make names in the folder, so only sockets of root, as whom init makes
+// them, and of this user count: who answers at another's would be the agent.
 func interop(old, folder string) string {
 	init := filepath.Join(folder, "1_interop")
 	for _, s := range []string{old, init} {
-		if s != "" && lives(s) {
+		if s != "" && trusted(s) && lives(s) {
 			return s
 		}
 	}
@@ -85,11 +87,20 @@ func interop(old, folder string) string {
 	}
 	slices.SortFunc(all, func(a, b string) int { return times[b].Compare(times[a]) })
 	for _, s := range all {
-		if lives(s) {
+		if trusted(s) && lives(s) {
 			return s
 		}
 	}
 	return ""
+}
+
+// trusted tells whether root or this user has made the socket, whatever links lead to
+// it. It may be another's by the time that it is used, where the folder has no sticky
+// bit (docs/security.md).
+func trusted(path string) bool {
+	var st unix.Stat_t
+	err := unix.Stat(path, &st)
+	return err == nil && (st.Uid == 0 || st.Uid == uint32(os.Geteuid()))
 }
 
 // lives tells whether a process still has the socket bound. The kernel looks for

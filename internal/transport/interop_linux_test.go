@@ -54,6 +54,23 @@ func TestInterop(t *testing.T) {
 	want("the variable's before init's", newer, newer)
 	sock("1_interop", false, 0)
 	want("init's is dead", gone, newer)
+	if os.Geteuid() != 0 {
+		return // a socket of another user's can't be had
+	}
+	planted := sock("30_interop", true, 0)
+	if err := os.Chown(planted, 44001, 44001); err != nil {
+		t.Fatal(err)
+	}
+	want("another user's, and the newest", gone, newer)
+	want("another user's at the name that the variable has", planted, newer)
+	if err := os.Symlink(planted, filepath.Join(dir, "31_interop")); err != nil {
+		t.Fatal(err)
+	}
+	want("a link to another user's", filepath.Join(dir, "31_interop"), newer)
+	if err := os.Chown(sock("1_interop", true, 0), 44001, 44001); err != nil {
+		t.Fatal(err)
+	}
+	want("another user's at init's name", gone, newer)
 }
 
 // TestInteropAsksNothing wants a session's server not to notice that it was
