@@ -1,7 +1,6 @@
 package hyperv
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -57,8 +56,7 @@ func (s *system) machineID(ctx context.Context, env []string) (ID, error) {
 	cmd := exec.CommandContext(ctx, path)
 	cmd.Args = []string{"wslinfo", "--vm-id", "-n"}
 	cmd.Env, cmd.WaitDelay = env, time.Second
-	out := limited{max: 256}
-	said := limited{max: 256}
+	var out, said limited
 	cmd.Stdout, cmd.Stderr = &out, &said
 	if err := cmd.Run(); err != nil {
 		if ctx.Err() != nil {
@@ -79,13 +77,20 @@ func firstLine(s string) string {
 	return line
 }
 
-// limited keeps the first bytes that are written to it.
-type limited struct {
-	bytes.Buffer
-	max int
-}
+// limited keeps the first bytes that are written to it, and fails then. It has no
+// other method of a buffer's: io.Copy would have one read all.
+type limited struct{ kept []byte }
+
+var errTalk = errors.New("it says more than an answer has")
 
 func (l *limited) Write(b []byte) (int, error) {
-	_, _ = l.Buffer.Write(b[:min(len(b), max(l.max-l.Len(), 0))])
-	return len(b), nil
+	const most = 256
+	n := min(len(b), most-len(l.kept))
+	l.kept = append(l.kept, b[:n]...)
+	if n < len(b) {
+		return n, errTalk
+	}
+	return n, nil
 }
+
+func (l *limited) String() string { return string(l.kept) }

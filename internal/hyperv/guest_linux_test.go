@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -73,7 +74,8 @@ func TestMachineID(t *testing.T) {
 		{"only init", system{tools: []string{none}, init: good}, ""},
 		{"an old one", system{tools: []string{script("old", "echo 'Invalid command line argument: --vm-id' >&2; echo more >&2; exit 1")}}, "Invalid command line argument: --vm-id"},
 		{"WSL 1", system{tools: []string{script("one", "echo wsl1")}}, `"wsl1\n" is no id`},
-		{"one that talks without end", system{tools: []string{script("yes", "yes; exit 0")}}, "no answer within"},
+		{"one that talks without end", system{tools: []string{script("yes", "yes; exit 0")}}, "more than an answer has"},
+		{"one that complains without end", system{tools: []string{script("noise", "yes >&2; exit 1")}}, "exit status 1 y"},
 		{"one that hangs", system{tools: []string{script("hang", "exec sleep 60")}}, "no answer within"},
 		{"none", system{tools: []string{none}, init: none}, "no such file"},
 	}
@@ -89,6 +91,20 @@ func TestMachineID(t *testing.T) {
 				t.Errorf("%v, want %q", err, c.err)
 			}
 		})
+	}
+}
+
+// TestLimited has a program write much, by the way in which package exec copies what
+// it writes.
+func TestLimited(t *testing.T) {
+	var l limited
+	cmd := exec.Command("/bin/sh", "-c", "printf begin; head -c 300000 /dev/zero")
+	cmd.Stdout = &l
+	if err := cmd.Run(); err == nil {
+		t.Error("all was taken")
+	}
+	if got := l.String(); len(got) != 256 || !strings.HasPrefix(got, "begin\x00") {
+		t.Errorf("%d bytes were kept, want 256: %.20q", len(got), got)
 	}
 }
 

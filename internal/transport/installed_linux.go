@@ -71,11 +71,25 @@ func runWindows(ctx context.Context, dir string, argv []string) ([]byte, error) 
 	cmd := exec.CommandContext(ctx, argv[0], argv[1:]...)
 	cmd.Dir, cmd.WaitDelay = dir, time.Second
 	cmd.Env = (&Command{Argv: argv}).environment(os.Environ())
-	out, err := cmd.Output()
+	var out answer
+	cmd.Stdout = &out
+	err := cmd.Run()
 	if err != nil && ctx.Err() != nil {
 		err = context.Cause(ctx)
 	}
-	return out, err
+	return out.b, err
+}
+
+// An answer is what a program says, if that is no more than one line can be.
+type answer struct{ b []byte }
+
+func (a *answer) Write(b []byte) (int, error) {
+	const most = 8 << 10
+	if len(b) > most-len(a.b) {
+		return 0, fmt.Errorf("an answer of more than %d bytes", most)
+	}
+	a.b = append(a.b, b...)
+	return len(b), nil
 }
 
 // Know notes where another process found drvsock.exe, and tells whether that is
