@@ -37,6 +37,10 @@ func listenAll(ids []ID, port uint32, listen func(ID, uint32) (net.Listener, err
 	return a, nil
 }
 
+// maxUntaken is how many times in a row Accept may fail before its listener has ended:
+// it does too for one who left before he was taken.
+const maxUntaken = 8
+
 // all are several listeners as one. It ends with the last that fails: one does when
 // its machine ends, which says nothing of the others.
 type all struct {
@@ -51,14 +55,19 @@ type all struct {
 }
 
 func (a *all) accept(ln net.Listener) {
-	for {
+	for untaken := 0; ; {
 		c, err := ln.Accept()
 		if err != nil {
+			if untaken++; untaken < maxUntaken {
+				continue
+			}
+			_ = ln.Close() // or its backlog goes on taking connections
 			if a.left.Add(-1) == 0 {
 				a.end(err)
 			}
 			return
 		}
+		untaken = 0
 		select {
 		case a.conns <- c:
 		case <-a.done:

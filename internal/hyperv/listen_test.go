@@ -90,3 +90,43 @@ func TestListenAll(t *testing.T) {
 	}
 	_ = ln.Close()
 }
+
+// flaky is a listener whose first connections have left before they are taken.
+type flaky struct {
+	net.Listener
+	left int
+}
+
+func (f *flaky) Accept() (net.Conn, error) {
+	if f.left > 0 {
+		f.left--
+		return nil, errors.New("it has left")
+	}
+	return f.Listener.Accept()
+}
+
+// TestListenAllFlaky wants a connection that comes to nothing to cost no listener.
+func TestListenAllFlaky(t *testing.T) {
+	dir := t.TempDir()
+	a, b := id(t, idA), id(t, idB)
+	ln, err := listenAll([]ID{a, b}, 1, func(id ID, _ uint32) (net.Listener, error) {
+		ln, err := net.Listen("unix", filepath.Join(dir, id.String()))
+		return &flaky{ln, maxUntaken - 1}, err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	for _, to := range []ID{a, b} {
+		out, err := net.Dial("unix", filepath.Join(dir, to.String()))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer out.Close()
+		in, err := ln.Accept()
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = in.Close()
+	}
+}

@@ -44,8 +44,12 @@ func TestOwnCommandLine(t *testing.T) {
 
 // TestNoMachine is for a Windows on which no virtual machine runs.
 func TestNoMachine(t *testing.T) {
-	if ids, err := helpers(); err != nil {
-		t.Errorf("helpers: %v, %v", ids, err)
+	ids, err := helpers()
+	if err != nil {
+		t.Errorf("helpers: %v", err)
+	}
+	if len(ids) > 0 {
+		t.Skipf("machines run here: %v", ids)
 	}
 	if ln, port, err := Listen(idA); err == nil {
 		t.Errorf("it listens for a machine that isn't there: %v %s", ln.Addr(), port)
