@@ -98,6 +98,7 @@ func (c *Command) Dial(ctx context.Context, cfg link.Config) (*Link, error) {
 	c.Log.Info("link moved to a Hyper-V socket", "port", m.port)
 	go c.Door.attend(m, l)
 	end := func() {
+		m.settle()
 		if !errors.Is(m.Err(), net.ErrClosed) {
 			waitFor(l.Done(), lossWait) // to learn whose fault it was
 		}

@@ -30,6 +30,9 @@ const (
 	// moveHeld is how long a moved link must hold to be no failed move: some hosts
 	// take connections that then carry nothing (microsoft/WSL#41286).
 	moveHeld = 30 * time.Second
+	// reasonLimit bounds the wait for what the agent says of a dial that failed: that
+	// comes by stdin and stdout, which are slow.
+	reasonLimit = 200 * time.Millisecond
 	// moveDeaths is how many agents in a row may end so soon after a move: it may be
 	// the socket that ends them.
 	moveDeaths = 3
@@ -127,6 +130,7 @@ func (d *Door) attend(m *moved, from *link.Link) {
 		_ = m.Close()
 	}
 	held := time.Since(since)
+	m.settle()
 	_ = m.handle.Close()
 	<-from.Done() // whoever has the link ends both
 	// An agent that died ends both as well, and says nothing of the transport, once.
@@ -139,6 +143,14 @@ func (d *Door) attend(m *moved, from *link.Link) {
 	}
 	if err := m.Err(); errors.Is(err, errno.ETIMEDOUT) || errors.Is(err, errno.ECONNRESET) && held < moveHeld {
 		d.remember(fmt.Errorf("the last one, port %s, failed after %v: %w", m.port, held.Round(time.Second), err))
+	}
+}
+
+// settle waits for the agent to have read all that a link had written when it was closed
+// here. The request's stream goes another way, and its end would overtake that.
+func (m *moved) settle() {
+	if errors.Is(m.Err(), net.ErrClosed) {
+		waitFor(m.handle.Done(), endWait)
 	}
 }
 
@@ -170,11 +182,32 @@ func (d *Door) make(ctx context.Context, l *link.Link, cfg link.Config, log *slo
 		return nil, err
 	}
 	m := &moved{port: string(ans.Address), handle: handle}
-	if m.Link, err = d.dial(ctx, m.port, secret, cfg); err != nil {
+	dialling, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	go func() {
+		select {
+		case <-handle.Done():
+			cancel(gaveUp(handle))
+		case <-dialling.Done():
+		}
+	}()
+	if m.Link, err = d.dial(dialling, m.port, secret, cfg); err != nil {
+		if ctx.Err() == nil && waitFor(handle.Done(), reasonLimit) {
+			return nil, gaveUp(handle)
+		}
 		handle.Reset(errno.Errorf(errno.ECANCELED, errno.LayerGuest, "given up"))
 		return nil, err
 	}
 	return m, nil
+}
+
+// gaveUp is why the agent ended the stream of a request, or the link did.
+func gaveUp(handle *link.Stream) error {
+	_, err := handle.Read(make([]byte, 1))
+	if e := (*errno.Error)(nil); errors.As(err, &e) {
+		err = e
+	}
+	return fmt.Errorf("the agent gave up: %w", err)
 }
 
 func ask(ctx context.Context, l *link.Link, req wire.Request) (*link.Stream, wire.Answer, error) {

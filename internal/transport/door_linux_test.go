@@ -9,7 +9,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -20,132 +19,6 @@ import (
 	"drvsock/internal/link"
 	"drvsock/internal/wire"
 )
-
-// A wire between the two ends of a stand-in for a Hyper-V socket: it counts, and
-// can be cut.
-type standIn struct {
-	path  string
-	bytes atomic.Int64
-
-	mu   sync.Mutex
-	cuts []func()
-	work sync.WaitGroup
-}
-
-func (s *standIn) dial(ctx context.Context, port string) (*os.File, error) {
-	if port != "stand-in for machine 7" {
-		return nil, errors.New("dialled " + port)
-	}
-	far, err := (&net.Dialer{}).DialContext(ctx, "unix", s.path)
-	if err != nil {
-		return nil, err
-	}
-	return s.join(far)
-}
-
-// join returns the near end of a connection whose far one is given.
-func (s *standIn) join(far net.Conn) (*os.File, error) {
-	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
-	if err != nil {
-		return nil, err
-	}
-	f := os.NewFile(uintptr(pair[1]), "middle")
-	near, err := net.FileConn(f)
-	_ = f.Close()
-	if err != nil {
-		return nil, err
-	}
-	cut := func() { _, _ = near.Close(), far.Close() }
-	s.mu.Lock()
-	s.cuts = append(s.cuts, cut)
-	s.mu.Unlock()
-	for _, d := range [2][2]net.Conn{{near, far}, {far, near}} {
-		s.work.Go(func() {
-			defer cut()
-			_, _ = io.Copy(io.MultiWriter(d[0], counter{&s.bytes}), d[1])
-		})
-	}
-	return os.NewFile(uintptr(pair[0]), "stand-in"), nil
-}
-
-func (s *standIn) cut() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for _, c := range s.cuts {
-		c()
-	}
-}
-
-type counter struct{ n *atomic.Int64 }
-
-func (c counter) Write(b []byte) (int, error) {
-	c.n.Add(int64(len(b)))
-	return len(b), nil
-}
-
-// door returns a command whose agent listens at a stand-in.
-func door(t *testing.T) (*Command, *standIn) {
-	t.Helper()
-	dir, err := os.MkdirTemp("/tmp", "door")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = os.RemoveAll(dir) })
-	s := &standIn{path: filepath.Join(dir, "s")}
-	t.Setenv(doorVariable, s.path)
-	t.Cleanup(s.work.Wait)
-	t.Cleanup(s.cut)
-	return &Command{Argv: self(t), Starter: Children(), Log: quiet, Door: &Door{
-		Missing:   func() error { return nil },
-		Fits:      func(wire.Hello) error { return nil },
-		MachineID: func(context.Context) (string, error) { return "machine 7", nil },
-		Dial:      s.dial,
-	}}, s
-}
-
-// echo is a host program that sends back what it gets.
-func echo(t *testing.T, path string) {
-	t.Helper()
-	ln, err := net.Listen("unix", path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	var work sync.WaitGroup
-	work.Go(func() {
-		for {
-			c, err := ln.Accept()
-			if err != nil {
-				return
-			}
-			work.Go(func() {
-				defer c.Close()
-				_, _ = io.Copy(c, c)
-			})
-		}
-	})
-	t.Cleanup(func() {
-		_ = ln.Close()
-		work.Wait()
-	})
-}
-
-// there sends n bytes to the echo of l's host and wants them back.
-func there(t *testing.T, l *link.Link, n int) {
-	t.Helper()
-	s, _, err := l.Open(t.Context(), wire.Request{Kind: wire.KindConnect, Path: []byte(`C:\echo`)})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer s.Close()
-	sent := bytes.Repeat([]byte("0123456789abcde\n"), n/16)
-	go func() {
-		_, _ = s.Write(sent)
-		_ = s.CloseWrite()
-	}()
-	if got, err := io.ReadAll(s); err != nil || !bytes.Equal(got, sent) {
-		t.Errorf("%d of %d bytes came back, %v", len(got), len(sent), err)
-	}
-}
 
 // TestMove carries streams by the stand-in and not by the agent's pipes, link
 // after link, and leaves nothing.
@@ -391,6 +264,76 @@ func TestMoveAgentDies(t *testing.T) {
 	stays(t, c, "3 agents in a row ended within 30s of it: ")
 }
 
+// TestMoveEndsLast ends a moved link whose last words come late, later than the end of
+// the agent's stdin: they count, so the files of sockets that were closed in good order
+// stay.
+func TestMoveEndsLast(t *testing.T) {
+	c, s := door(t)
+	s.delay = 50 * time.Millisecond
+	l, err := c.Dial(t.Context(), guest())
+	if err != nil {
+		t.Fatal(err)
+	}
+	var files []string
+	var handles []*link.Stream
+	for i := range 4 {
+		name := string(rune('a' + i))
+		h, _, err := l.Open(t.Context(), wire.Request{Kind: wire.KindBind, Path: []byte(`C:\` + name), Mode: 0o700})
+		if err != nil {
+			t.Fatal(err)
+		}
+		files, handles = append(files, filepath.Join(c.Argv[2], name)), append(handles, h)
+	}
+	for _, h := range handles {
+		if err := h.CloseWrite(); err != nil {
+			t.Error(err)
+		}
+	}
+	l.End()
+	for _, f := range files {
+		if _, err := os.Stat(f); err != nil {
+			t.Errorf("a socket that was closed before the link: %v", err)
+		}
+	}
+}
+
+// TestMoveRefused has strangers knock until the agent listens no more: that is the
+// reason, and not what became of our own connection.
+func TestMoveRefused(t *testing.T) {
+	knock := func(t *testing.T, path string) {
+		for range 64 { // as docs/protocol.md has it
+			k, err := net.Dial("unix", path)
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			_, _ = k.Write([]byte("hello"))
+			_ = k.Close()
+		}
+	}
+	for name, dial := range map[string]func(ctx context.Context) (*os.File, error){
+		"while it is dialled": func(ctx context.Context) (*os.File, error) {
+			<-ctx.Done()
+			return nil, context.Cause(ctx)
+		},
+		"before": func(context.Context) (*os.File, error) { return nil, errors.New("reset") },
+	} {
+		t.Run(name, func(t *testing.T) {
+			c, s := door(t)
+			c.Door.Dial = func(ctx context.Context, _ string) (*os.File, error) {
+				knock(t, s.path)
+				return dial(ctx)
+			}
+			if took := stays(t, c, "the agent gave up: "); took > 2*time.Second {
+				t.Errorf("it took %v", took)
+			}
+			if why := c.Door.failed.Error(); !strings.Contains(why, "64 connections came that don't know the secret") {
+				t.Errorf("it says %q", why)
+			}
+		})
+	}
+}
+
 // killAgent kills the agent of a link, which ends.
 func killAgent(t *testing.T, l *Link) {
 	t.Helper()
@@ -464,7 +407,8 @@ func TestMachineChanged(t *testing.T) {
 	c.Door.MachineID = func(context.Context) (string, error) { return id.Load().(string), nil }
 	c.Door.Dial = func(ctx context.Context, port string) (*os.File, error) {
 		if port != "stand-in for "+id.Load().(string) {
-			return nil, errors.New("no answer")
+			<-ctx.Done() // nobody ever answers
+			return nil, context.Cause(ctx)
 		}
 		return s.dial(ctx, "stand-in for machine 7")
 	}
@@ -492,5 +436,7 @@ func TestMachineChanged(t *testing.T) {
 		id.Store("machine 9")
 		return was, err
 	}
-	stays(t, c, "no answer")
+	if took := stays(t, c, "not made within"); took > moveLimit+2*time.Second {
+		t.Errorf("it took %v", took)
+	}
 }
