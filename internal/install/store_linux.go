@@ -63,7 +63,7 @@ func (s *Store) Find(ctx context.Context, known string) (string, error) {
 	if exe, err := exec.LookPath(Program); err == nil && filepath.IsAbs(exe) {
 		return s.near(ctx, exe), nil
 	}
-	if known != "" {
+	if regular(known) { // it may have gone since
 		return s.near(ctx, known), nil
 	}
 	for _, p := range s.beside() {

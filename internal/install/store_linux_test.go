@@ -156,6 +156,25 @@ func TestFindNear(t *testing.T) {
 	find("it is no Windows program", exe)
 }
 
+// TestFindKnown has another process know the program: it counts as long as it is there.
+func TestFindKnown(t *testing.T) {
+	dir := t.TempDir()
+	s := store(t, dir, "shipped")
+	known := filepath.Join(t.TempDir(), Program)
+	if err := os.WriteFile(known, []byte("#!/bin/sh\n"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := s.Find(t.Context(), known); got != known || err != nil {
+		t.Errorf("it is there: %s, %v, want %s", got, err, known)
+	}
+	if err := os.Remove(known); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := s.Find(t.Context(), known); filepath.Dir(got) != filepath.Join(dir, folderName) || err != nil {
+		t.Errorf("it has gone: %s, %v, want the shipped one", got, err)
+	}
+}
+
 // TestPutTogether has many guests put the same at once.
 func TestPutTogether(t *testing.T) {
 	dir := t.TempDir()
