@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -86,9 +87,21 @@ func TestAdmit(t *testing.T) {
 		l, s := newPipeListener(), proof.NewSecret()
 		done := admitting(t.Context(), l, s)
 		// More that say nothing than there is room for, and some that say the wrong.
-		for range 2 * maxProving {
-			if _, ok := l.dial(t); !ok {
+		var ended [2 * maxProving]atomic.Bool
+		for i := range ended {
+			c, ok := l.dial(t)
+			if !ok {
 				t.Fatal("nobody listens")
+			}
+			go func() {
+				_, _ = io.Copy(io.Discard, c)
+				ended[i].Store(true)
+			}()
+		}
+		synctest.Wait()
+		for i := range ended {
+			if got, want := ended[i].Load(), i < maxProving; got != want {
+				t.Errorf("silent connection %d has ended: %v, want %v", i, got, want)
 			}
 		}
 		for range 3 {
