@@ -178,7 +178,7 @@ func (l *ledger) unexcused() (bad []string) {
 		}
 		if !l.explained(c, time.Second, func(v string) bool { return v == other || v == "supervisor" || v == "front" }) &&
 			!(c.Route == "run-server" && l.lostEarly(c)) {
-			bad = append(bad, fmt.Sprintf("%s: an end before the last byte of kind %d, and its peer lived; %s", c.Route, c.Kind, l.around(c)))
+			bad = append(bad, fmt.Sprintf("WRONG: %s: an end before the last byte of kind %d, and its peer lived; %s", c.Route, c.Kind, l.around(c)))
 		}
 	}
 	return bad

@@ -11,7 +11,8 @@
 // With -again, up to three failed tests, if nothing else failed, are left out of
 // the counts and become lines "package test" of FILE, for the caller to run once
 // more: a machine with other work fails a test now and then. They are shown. Data
-// races and panics are not left out, since a panic keeps other tests from running.
+// races, panics, which keep other tests from running, and what a test calls WRONG are
+// not left out: no machine is so busy that bytes are others than were sent.
 package main
 
 import (
@@ -39,6 +40,9 @@ const maxOutput = 64 << 10
 
 // most is how many failed tests may be run once more.
 const most = 3
+
+// grave are words of failures that are not to be tried again.
+var grave = []string{"DATA RACE", "panic: ", "WRONG: "}
 
 type counts struct{ passed, failed, skipped int }
 
@@ -147,7 +151,9 @@ func (t *tally) end(e event, b *strings.Builder) {
 		t.count(e, counts{failed: 1})
 		t.failing[e.Package]++
 		t.said.WriteString(said)
-		t.grave = t.grave || strings.Contains(said, "DATA RACE") || strings.Contains(said, "panic: ")
+		for _, word := range grave {
+			t.grave = t.grave || strings.Contains(said, word)
+		}
 	}
 }
 

@@ -76,6 +76,7 @@ func TestAgain(t *testing.T) {
 		{"three", one + event("fail", "T4") + event("fail", "T3"), "a T2\na T3\na T4\n", counts{passed: 1}},
 		{"four", one + event("fail", "T3") + event("fail", "T4") + event("fail", "T5"), "", counts{passed: 2, failed: 5, skipped: 1}},
 		{"a panic", `{"Action":"output","Package":"a","Test":"T2","Output":"panic: x\n"}` + "\n" + one, "", counts{passed: 2, failed: 2, skipped: 1}},
+		{"bytes", `{"Action":"output","Package":"a","Test":"T2","Output":"WRONG: at 7\n"}` + "\n" + one, "", counts{passed: 2, failed: 2, skipped: 1}},
 		{"a package too", one + `{"Action":"fail","Package":"b"}`, "", counts{passed: 2, failed: 3, skipped: 1}},
 	} {
 		y := newTally(io.Discard)
