@@ -4,7 +4,7 @@ export CGO_ENABLED = 0
 GO      ?= go
 TARGETS  = linux/amd64 linux/arm64 windows/amd64 windows/arm64
 RIG     ?= /var/tmp/drvsock-wine
-SOAK    ?= 10m
+SOAK    ?= 1h
 FUZZ    ?= 60
 BUILD    = $(GO) build -trimpath
 
@@ -29,7 +29,7 @@ cross: ## dist/ for each system
 fuzz: ## fuzz every parser; FUZZ is for how many seconds in all
 	.ci/fuzz $(FUZZ)
 
-soak: ## kill processes and spoil the link at random under load; SOAK is how long, such as 1h
+soak: ## kill processes and spoil the link at random under load; SOAK is how long, 1h by default
 	DRVSOCK_SOAK=$(SOAK) $(GO) test -count=1 -timeout=0 -v -run='^TestSoak$$' ./test/soak
 
 bench: ## native, socat and drvsock side by side

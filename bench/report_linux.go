@@ -46,7 +46,9 @@ func machine() string {
 	var u unix.Utsname
 	_ = unix.Uname(&u)
 	load, _ := os.ReadFile("/proc/loadavg")
-	return fmt.Sprintf("Linux %s, %d processors, %s, load %s", unix.ByteSliceToString(u.Release[:]),
+	// What follows the two numbers is whose build it is.
+	release := strings.SplitN(unix.ByteSliceToString(u.Release[:]), ".", 3)
+	return fmt.Sprintf("Linux %s, %d processors, %s, load %s", strings.Join(release[:min(2, len(release))], "."),
 		runtime.NumCPU(), runtime.Version(), strings.Join(strings.Fields(string(load))[:1], " "))
 }
 
