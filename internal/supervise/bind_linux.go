@@ -84,12 +84,18 @@ func (s *supervisor) bind(n seccomp.Notif, call seccomp.Call) error {
 	}
 	sock := &socket{inode: st.Ino, name: name, handle: handle, made: req, base: t.place.Base, folder: t.place.Parent, owner: t.task}
 	sock.file = sock.look()
+	s.sockets.replace(sock)
 	if err := s.sockets.add(c, sock); err != nil {
 		_ = name.Close()
 		handle.Reset(err) // which takes the bind back
 		return err
 	}
 	t.place.Parent = -1 // the socket's now
+	select {
+	case <-handle.Link().Done(): // maybe before it was one of those to bring back
+		go s.restore()
+	default:
+	}
 	s.log.Debug("bound", "path", string(t.path), "pid", req.Caller.PID, "program", req.Caller.Program)
 	return nil
 }

@@ -33,11 +33,12 @@ type supervisor struct {
 	work     *inflight              // connections being relayed or made, and calls being answered
 	lately   atomic.Pointer[string] // a folder, by the name of a call, that was on a drive
 	mending  sync.Mutex             // one restore at a time
+	losses   chan struct{}          // gets a word for it, one at most
 	closing  sync.Once
 }
 
 func newSupervisor(log *slog.Logger) *supervisor {
-	s := &supervisor{log: log, meetings: newMeetings(), work: newInflight()}
+	s := &supervisor{log: log, meetings: newMeetings(), work: newInflight(), losses: make(chan struct{}, 1)}
 	s.sockets = newSockets(log)
 	return s
 }

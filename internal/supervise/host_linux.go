@@ -40,6 +40,9 @@ type host struct {
 
 	mu     sync.Mutex
 	cur    *transport.Link // the last one, live or not
+	since  time.Time       // when it was made
+	buried bool            // its end was counted
+	early  int             // links in a row that did not hold for a pause
 	trying *dialing        // nil if no link is being made
 	tried  time.Time
 	last   error
@@ -89,6 +92,7 @@ func (h *host) current() (*link.Link, *dialing, error) {
 	if h.cur != nil {
 		select {
 		case <-h.cur.Done():
+			h.bury()
 		default:
 			return h.cur.Link, nil, nil
 		}
@@ -105,6 +109,20 @@ func (h *host) current() (*link.Link, *dialing, error) {
 	return nil, h.trying, nil
 }
 
+// bury counts the end of a link: an agent that answers and then dies, one after the
+// other, can't live either. Called with mu.
+func (h *host) bury() {
+	if h.buried {
+		return
+	}
+	h.buried = true
+	if time.Since(h.since) >= h.pause {
+		h.early = 0
+	} else if h.early++; h.early > 1 {
+		h.tried, h.last = time.Now(), h.cur.Err()
+	}
+}
+
 // try dials and says what came of it.
 func (h *host) try(d *dialing) {
 	defer close(d.done)
@@ -118,6 +136,7 @@ func (h *host) try(d *dialing) {
 		d.err = err
 	default:
 		h.cur, d.link = l, l.Link
+		h.since, h.buried = time.Now(), false
 		select {
 		case h.linked <- struct{}{}:
 		default:

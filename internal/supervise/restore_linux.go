@@ -3,6 +3,7 @@ package supervise
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"math/rand/v2"
 	"time"
 
@@ -22,19 +23,34 @@ const (
 )
 
 // restore brings the tree's bound sockets back on a new link, however long that
-// takes, as long as there are any. Connections can't come back.
+// takes, as long as there are any. Connections can't come back. It may be called at
+// any time; where one call is at it, the others return, and that one goes on for them.
 func (s *supervisor) restore() {
-	s.mending.Lock()
-	defer s.mending.Unlock()
+	select {
+	case s.losses <- struct{}{}:
+	default:
+	}
+	for len(s.losses) > 0 && s.mending.TryLock() {
+		s.mend()
+		s.mending.Unlock() // and then looks once more, for one who met the lock
+	}
+}
+
+// mend is restore's work, by one goroutine at a time.
+func (s *supervisor) mend() {
 	none := s.sockets.empty()
 	for pause := firstPause; ; pause = min(2*pause, s.host.patience) {
+		select {
+		case <-s.losses:
+		default:
+		}
 		missing := 0
 		for _, sock := range s.sockets.all() {
 			if s.healthy(sock) {
 				continue
 			}
 			if err := s.rebind(sock); err != nil {
-				s.log.Warn("socket not back yet", "path", sock.path(), "err", err)
+				s.complain(sock, err)
 				missing++
 			}
 		}
@@ -49,9 +65,22 @@ func (s *supervisor) restore() {
 		case <-none:
 			return
 		case <-s.host.linked: // another call has a link
+		case <-s.losses: // more of them may be without one than those that wait
+			pause = firstPause / 2
 		case <-time.After(pause + rand.N(pause)):
 		}
 	}
+}
+
+// complain tells of a socket that is not back, once for each reason.
+func (s *supervisor) complain(sock *socket, err error) {
+	level := slog.LevelWarn
+	if text := err.Error(); text == sock.complaint {
+		level = slog.LevelDebug
+	} else {
+		sock.complaint = text
+	}
+	s.log.Log(context.Background(), level, "socket not back yet", "path", sock.path(), "err", err)
 }
 
 // healthy tells if the socket needs no new host socket.
@@ -59,7 +88,7 @@ func (s *supervisor) healthy(sock *socket) bool {
 	sock.mu.Lock()
 	unneeded := sock.connected || sock.abandoned
 	sock.mu.Unlock()
-	if unneeded {
+	if unneeded || !sock.alive() {
 		return true
 	}
 	handle, _ := s.sockets.keys(sock)
@@ -75,9 +104,29 @@ func (s *supervisor) healthy(sock *socket) bool {
 // behind, and nobody listens there: it is replaced if it is the very file that
 // was made for this socket, by one with the mode that it has by now. The mode of a file
 // that the agent took along when it ended is not known any more: it is bind's again.
+//
+// When the program closes the socket meanwhile, the name is not made, or not kept: the
+// program may have unlinked it, or want it for another socket.
 func (s *supervisor) rebind(sock *socket) error {
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
+	go func() {
+		select {
+		case <-sock.gone:
+			cancel()
+		case <-ctx.Done():
+		}
+	}()
+	err := s.rebindWithin(ctx, sock)
+	if !sock.alive() {
+		return nil
+	}
+	return err
+}
+
+var errClosed = errno.Errorf(errno.ECANCELED, errno.LayerGuest, "the program closed its socket")
+
+func (s *supervisor) rebindWithin(ctx context.Context, sock *socket) error {
 	handle, err := s.host.open(ctx, sock.made)
 	if errors.Is(err, errno.EADDRINUSE) {
 		_, file := s.sockets.keys(sock)
@@ -98,14 +147,16 @@ func (s *supervisor) rebind(sock *socket) error {
 		return err
 	}
 	if !s.sockets.rebound(sock, handle, sock.look()) {
-		return handle.Close()
+		handle.Reset(errClosed) // which takes the bind back
+		return nil
 	}
+	sock.complaint = ""
 	// Asked after the handle was changed: a listen that met the old one has left
 	// it to us.
 	if listening, backlog := sock.listens(); listening {
 		err := finishOn(ctx, handle.Link(), wire.Request{Kind: wire.KindListen, From: handle.ID(), Backlog: backlog, Caller: sock.made.Caller})
 		if err != nil {
-			_ = handle.Close()
+			handle.Reset(err) // so that it isn't taken for one that is back
 			return err
 		}
 	}

@@ -1,6 +1,7 @@
 package supervise
 
 import (
+	"bytes"
 	"fmt"
 	"log/slog"
 	"maps"
@@ -47,6 +48,8 @@ type socket struct {
 	abandoned bool // its name on the host is somebody else's now
 	connected bool // it connected itself, so the host's socket is that connection's
 	folder    int  // O_PATH descriptor of the folder that it is bound in, owned; -1 once closed
+
+	complaint string // why it was not back the last time; who mends has it
 
 	// Guarded by sockets.mu, as they are keys there.
 	handle *link.Stream // the host's socket, on the link of the time
@@ -151,13 +154,32 @@ type sockets struct {
 	inodes  map[uint64]*socket
 	files   map[fileID]*socket
 	handles map[uint32]*socket
-	leaving int             // handles that the agent has yet to let go of
-	waiting []chan struct{} // closed when there are none of either
+	leaving int           // handles that the agent has yet to let go of
+	over    chan struct{} // closed when there are none of either; nil until somebody waits
 }
 
 func newSockets(log *slog.Logger) *sockets {
 	return &sockets{
 		log: log, inodes: map[uint64]*socket{}, files: map[fileID]*socket{}, handles: map[uint32]*socket{},
+	}
+}
+
+// replace notes of sockets whose name a new one has that they live on without: they had
+// lost it, and must not take it once more when the link is lost.
+func (t *sockets) replace(by *socket) {
+	var same []*socket
+	t.mu.Lock()
+	for _, s := range t.inodes {
+		if bytes.EqualFold(s.made.Path, by.made.Path) {
+			same = append(same, s)
+		}
+	}
+	t.mu.Unlock()
+	for _, s := range same {
+		// The drive may or may not tell names by their case.
+		if bytes.Equal(s.made.Path, by.made.Path) || by.file != (fileID{}) && s.look() == by.file {
+			s.giveUp()
+		}
 	}
 }
 
@@ -223,11 +245,9 @@ func (t *sockets) leave(sock *socket, handle *link.Stream) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.leaving--
-	if len(t.inodes) == 0 && t.leaving == 0 {
-		for _, c := range t.waiting {
-			close(c)
-		}
-		t.waiting = nil
+	if len(t.inodes) == 0 && t.leaving == 0 && t.over != nil {
+		close(t.over)
+		t.over = nil
 	}
 }
 
@@ -275,15 +295,17 @@ func (t *sockets) none() bool {
 
 // empty is closed once no socket is registered and the agent has closed them all.
 func (t *sockets) empty() <-chan struct{} {
-	c := make(chan struct{})
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if len(t.inodes) == 0 && t.leaving == 0 {
-		close(c)
-	} else {
-		t.waiting = append(t.waiting, c)
+		over := make(chan struct{})
+		close(over)
+		return over
 	}
-	return c
+	if t.over == nil {
+		t.over = make(chan struct{})
+	}
+	return t.over
 }
 
 // of finds the socket that c is a copy of, or nil.
