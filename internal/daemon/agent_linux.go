@@ -68,6 +68,7 @@ type uplink struct {
 	command  string
 	kind     string
 	since    time.Time
+	buried   bool // its loss was counted; guarded by the agent's mu
 
 	mu     sync.Mutex
 	routes map[uint32]func(*link.Incoming) // by the stream of the KindBind
@@ -154,6 +155,11 @@ func (a *agent) current() (*uplink, *dialing, error) {
 		return nil, nil, errEnding
 	case a.cur.alive():
 		return a.cur, nil, nil
+	}
+	if a.cur != nil {
+		a.bury(a.cur)
+	}
+	switch {
 	case a.trying != nil:
 		return nil, a.trying, nil
 	case a.last != nil && time.Now().Before(a.next):
@@ -269,6 +275,17 @@ func (a *agent) lost(up *uplink, err error) {
 	a.wait(err, up.since, 0)
 }
 
+// bury counts the loss of a link once, for whoever notices it first: a forward may before
+// mourn does, and would start the next agent without a pause. Called with mu.
+func (a *agent) bury(up *uplink) {
+	if up.buried {
+		return
+	}
+	up.buried = true
+	a.since = time.Now()
+	a.lost(up, fmt.Errorf("link lost: %w", up.Err()))
+}
+
 // wait sets the time of the next try to a pause after since. Called with mu.
 func (a *agent) wait(err error, since time.Time, pause time.Duration) {
 	a.note(err)
@@ -308,9 +325,7 @@ func (a *agent) mourn(up *uplink) {
 		up.End()
 		return
 	}
-	err := fmt.Errorf("link lost: %w", up.Err())
-	a.since = time.Now()
-	a.lost(up, err)
+	a.bury(up)
 	a.mu.Unlock()
 	a.log.Warn("link lost", "err", up.Err())
 	up.End()

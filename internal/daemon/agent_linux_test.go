@@ -257,23 +257,26 @@ func TestLost(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
+			a.mu.Lock() // so that whoever is first afterwards is the test
 			_ = f.last().Close()
 			start := time.Now()
 			var e *errno.Error
 			if _, err := s.Read(make([]byte, 1)); !errors.As(err, &e) || e.Layer != errno.LayerLink || time.Since(start) > 0 {
 				t.Errorf("a stream of a lost link: %v after %v", err, time.Since(start))
 			}
-			synctest.Wait()
+			a.mu.Unlock()
 		}
 		lose()
 		if err := open(t, a); err == nil || !strings.Contains(err.Error(), "link lost") {
 			t.Errorf("a call just after a link that did not hold: %v", err)
 		}
+		synctest.Wait()
 		if s := a.status(); s.State != control.LinkWaiting || s.Attempts != 1 {
 			t.Errorf("status %+v", s)
 		}
 		time.Sleep(firstPause * 2)
 		lose()
+		synctest.Wait()
 		if s := a.status(); s.Attempts != 2 || time.Until(*s.NextTry) < firstPause {
 			t.Errorf("a second loss: status %+v", s)
 		}
@@ -290,6 +293,7 @@ func TestLost(t *testing.T) {
 		}
 		time.Sleep(heldAfter)
 		lose()
+		synctest.Wait()
 		if s := a.status(); s.State != control.LinkDown || s.Attempts != 4 || s.LastError == nil {
 			t.Errorf("after a link that held: status %+v", s)
 		}
@@ -298,6 +302,7 @@ func TestLost(t *testing.T) {
 		}
 		time.Sleep(pause(4))
 		lose()
+		synctest.Wait()
 		if s := a.status(); s.State != control.LinkDown || s.Attempts != 0 {
 			t.Errorf("after a link that held for long: status %+v", s)
 		}
