@@ -68,8 +68,8 @@ func (m *mounted) live(once bool) {
 	defer close(m.over)
 	for pause := firstMountPause; ; pause = min(2*pause, lastMountPause) {
 		m.set(control.MountStarting, nil, nil)
-		start := time.Now()
 		p, err := view.Start(m.ctx, m.order, m.log)
+		start, held := time.Now(), time.Duration(0)
 		if err == nil {
 			m.set(control.MountServed, p, nil)
 			m.log.Info("mounted", "host", p.HostPath, "dir", p.Dir, "pid", p.PID)
@@ -84,6 +84,7 @@ func (m *mounted) live(once bool) {
 			case <-p.Gone():
 			case <-m.ctx.Done():
 			}
+			held = time.Since(start) // without what starting and ending took
 			select {
 			case <-p.Gone():
 				m.log.Info("unmounted by somebody else")
@@ -100,7 +101,7 @@ func (m *mounted) live(once bool) {
 		}
 		m.log.Warn("mount", "err", err)
 		m.set(control.MountFailed, nil, err)
-		if time.Since(start) > steadyAfter {
+		if held > steadyAfter {
 			pause = firstMountPause
 		}
 		once = false

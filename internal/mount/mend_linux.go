@@ -144,6 +144,8 @@ func (b *bound) again() (wire.Request, error) {
 	return req, err
 }
 
+var errUnnamed = errno.Errorf(errno.ECANCELED, errno.LayerGuest, "the program closed its socket and removed its file")
+
 // rebind makes the host's socket anew. A file that an agent left behind when it
 // was killed is replaced, if it is the very one that was made for this socket.
 func (b *bound) rebind(ctx context.Context) error {
@@ -182,16 +184,20 @@ func (b *bound) rebind(ctx context.Context) error {
 	v.opts.Host.Route(handle, b.accepted)
 	b.mu.Lock()
 	b.handle = handle
-	backlog := b.backlog
+	backlog, unnamed := b.backlog, b.unnamed
 	b.mu.Unlock()
 	select {
 	case <-b.gone: // closed meanwhile
+		if unnamed {
+			handle.Reset(errUnnamed) // which takes the bind back
+			return nil
+		}
 		return handle.Close()
 	default:
 	}
 	if backlog > 0 {
 		if err := b.listenHost(ctx, handle, backlog); err != nil {
-			_ = handle.Close()
+			handle.Reset(err) // so that it isn't taken for one that is back
 			return err
 		}
 	}
