@@ -33,6 +33,10 @@ const (
 	// reasonLimit bounds the wait for what the agent says of a dial that failed: that
 	// comes by stdin and stdout, which are slow.
 	reasonLimit = 200 * time.Millisecond
+	// settleLimit bounds the wait for the agent to have read what was written last. With
+	// all else that the end of an agent that stands still takes, a daemon that ends has
+	// 5 s for it.
+	settleLimit = 500 * time.Millisecond
 	// moveDeaths is how many agents in a row may end so soon after a move: it may be
 	// the socket that ends them.
 	moveDeaths = 3
@@ -150,7 +154,7 @@ func (d *Door) attend(m *moved, from *link.Link) {
 // here. The request's stream goes another way, and its end would overtake that.
 func (m *moved) settle() {
 	if errors.Is(m.Err(), net.ErrClosed) {
-		waitFor(m.handle.Done(), endWait)
+		waitFor(m.handle.Done(), settleLimit)
 	}
 }
 
@@ -187,13 +191,18 @@ func (d *Door) make(ctx context.Context, l *link.Link, cfg link.Config, log *slo
 	go func() {
 		select {
 		case <-handle.Done():
-			cancel(gaveUp(handle))
+			if reason := gaveUp(handle); reason != nil {
+				cancel(reason)
+			}
 		case <-dialling.Done():
 		}
 	}()
 	if m.Link, err = d.dial(dialling, m.port, secret, cfg); err != nil {
 		if ctx.Err() == nil && waitFor(handle.Done(), reasonLimit) {
-			return nil, gaveUp(handle)
+			if reason := gaveUp(handle); reason != nil {
+				err = reason
+			}
+			return nil, err
 		}
 		handle.Reset(errno.Errorf(errno.ECANCELED, errno.LayerGuest, "given up"))
 		return nil, err
@@ -201,13 +210,14 @@ func (d *Door) make(ctx context.Context, l *link.Link, cfg link.Config, log *slo
 	return m, nil
 }
 
-// gaveUp is why the agent ended the stream of a request, or the link did.
+// gaveUp is why the agent took back what a request had made, or the link did; nil if it
+// gave no reason, as where it had a connection and lost it.
 func gaveUp(handle *link.Stream) error {
 	_, err := handle.Read(make([]byte, 1))
 	if e := (*errno.Error)(nil); errors.As(err, &e) {
-		err = e
+		return fmt.Errorf("the agent gave up: %w", e)
 	}
-	return fmt.Errorf("the agent gave up: %w", err)
+	return nil
 }
 
 func ask(ctx context.Context, l *link.Link, req wire.Request) (*link.Stream, wire.Answer, error) {

@@ -297,6 +297,28 @@ func TestMoveEndsLast(t *testing.T) {
 	}
 }
 
+// TestMoveCut has the connection break between the proof and the hello. The agent did not
+// give up: what the guest has met is the reason.
+func TestMoveCut(t *testing.T) {
+	c, s := door(t)
+	c.Door.Dial = func(ctx context.Context, port string) (*os.File, error) {
+		far, err := (&net.Dialer{}).DialContext(ctx, "unix", s.path)
+		if err != nil {
+			return nil, err
+		}
+		a, b := net.Pipe()
+		s.work.Go(func() {
+			defer func() { _, _ = b.Close(), far.Close() }()
+			for _, n := range []int64{44, 32} { // challenges and tags, and no hello
+				_, _ = io.CopyN(far, b, n)
+				_, _ = io.CopyN(b, far, n)
+			}
+		})
+		return s.join(a)
+	}
+	stays(t, c, "hello of the link: ")
+}
+
 // TestMoveRefused has strangers knock until the agent listens no more: that is the
 // reason, and not what became of our own connection.
 func TestMoveRefused(t *testing.T) {
@@ -311,20 +333,27 @@ func TestMoveRefused(t *testing.T) {
 			_ = k.Close()
 		}
 	}
-	for name, dial := range map[string]func(ctx context.Context) (*os.File, error){
-		"while it is dialled": func(ctx context.Context) (*os.File, error) {
+	for name, dial := range map[string]func(ctx context.Context, path string) (*os.File, error){
+		"while it is dialled": func(ctx context.Context, _ string) (*os.File, error) {
 			<-ctx.Done()
 			return nil, context.Cause(ctx)
 		},
-		"before": func(context.Context) (*os.File, error) { return nil, errors.New("reset") },
+		"just before": func(_ context.Context, path string) (*os.File, error) {
+			for end := time.Now().Add(5 * time.Second); time.Now().Before(end); time.Sleep(time.Millisecond) {
+				if _, err := os.Stat(path); err != nil {
+					break // the reason is on its way
+				}
+			}
+			return nil, errors.New("reset")
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			c, s := door(t)
 			c.Door.Dial = func(ctx context.Context, _ string) (*os.File, error) {
 				knock(t, s.path)
-				return dial(ctx)
+				return dial(ctx, s.path)
 			}
-			if took := stays(t, c, "the agent gave up: "); took > 2*time.Second {
+			if took := stays(t, c, "the agent gave up: "); took > moveLimit/2 {
 				t.Errorf("it took %v", took)
 			}
 			if why := c.Door.failed.Error(); !strings.Contains(why, "64 connections came that don't know the secret") {

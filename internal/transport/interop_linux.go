@@ -69,9 +69,19 @@ func (c *Command) mayBeWindows() bool {
 
 // interop finds a socket by which Windows programs can be started: the one that
 // the variable names, init's, or the newest that lives; "" for none. WSL lets
-// everybody make names in the folder, so only sockets of root, as whom init makes
-// them, and of this user count: who answers at another's would be the agent.
+// everybody make names in the folder, so only sockets of its owner count, of root, as
+// whom init makes them, and of this user: who answers at another's would be the agent.
 func interop(old, folder string) string {
+	owners := []uint32{0, uint32(os.Geteuid())}
+	var st unix.Stat_t
+	if unix.Stat(folder, &st) == nil {
+		owners = append(owners, st.Uid) // root, by another number in some namespaces of users
+	}
+	trusted := func(path string) bool {
+		// Of the socket itself, whatever links lead to it.
+		var st unix.Stat_t
+		return unix.Stat(path, &st) == nil && slices.Contains(owners, st.Uid)
+	}
 	init := filepath.Join(folder, "1_interop")
 	for _, s := range []string{old, init} {
 		if s != "" && trusted(s) && lives(s) {
@@ -92,15 +102,6 @@ func interop(old, folder string) string {
 		}
 	}
 	return ""
-}
-
-// trusted tells whether root or this user has made the socket, whatever links lead to
-// it. It may be another's by the time that it is used, where the folder has no sticky
-// bit (docs/security.md).
-func trusted(path string) bool {
-	var st unix.Stat_t
-	err := unix.Stat(path, &st)
-	return err == nil && (st.Uid == 0 || st.Uid == uint32(os.Geteuid()))
 }
 
 // lives tells whether a process still has the socket bound. The kernel looks for
