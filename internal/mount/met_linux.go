@@ -99,6 +99,7 @@ func (v *view) meet(cancel <-chan struct{}, in *fuse.InHeader, dir *node, name s
 		return err
 	}
 	o := v.ask(tid, ino, req, own)
+	o.prompt = req.Nonblock
 	switch answered, err := o.wait(cancel); {
 	case errors.Is(err, errInterrupted):
 		return unix.EINTR

@@ -32,6 +32,7 @@ type offer struct {
 	ino    uint64 // of the program's socket, 0 if unknown
 	timer  *time.Timer
 	own    *bound             // the program's socket, if the host knows it
+	prompt bool               // the socket doesn't block, so that no signal interrupts its connect
 	cancel context.CancelFunc // of the question
 
 	asked  chan struct{} // closed when there is an answer, the next two
@@ -71,7 +72,9 @@ var errInterrupted = errors.New("interrupted")
 
 // wait waits for the answer, and tells if there is one already that is no error.
 // A caller who is interrupted, which is told by the kernel's INTERRUPT, is not
-// waited for much longer: then the offer is dropped, as it is with an error.
+// waited for much longer: then the offer is dropped, as it is with an error. But a
+// program whose socket doesn't block knows no EINTR of connect(2), and may wait for
+// ever then, as those of Go do for a connection that goes on being made. Its offer stands.
 func (o *offer) wait(interrupt <-chan struct{}) (answered bool, err error) {
 	enough := time.NewTimer(holdFor)
 	defer enough.Stop()
@@ -85,6 +88,9 @@ func (o *offer) wait(interrupt <-chan struct{}) (answered bool, err error) {
 		case <-interrupt:
 			interrupt, over = nil, time.After(patience)
 		case <-over:
+			if o.prompt {
+				return false, nil
+			}
 			o.drop("the program was interrupted")
 			return false, errInterrupted
 		}

@@ -104,6 +104,50 @@ func TestConnectWaits(t *testing.T) {
 	}
 }
 
+// TestConnectSignals has signals come to a program whose socket doesn't block, in a connect
+// that takes as long as the agent stands still. Natively such a call is never interrupted;
+// Go's runtime, which sends these signals to itself, takes EINTR for a connection that is
+// being made, and waits for its end.
+func TestConnectSignals(t *testing.T) {
+	f, m := newView(t, 0)
+	l, err := net.Listen("unix", f.beneath+"/h")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	agent := children(t, m.Cmd.Process.Pid)[0]
+	if err := unix.Kill(agent, unix.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Kill(agent, unix.SIGCONT)
+	answered := make(chan error, 1)
+	go func() {
+		c, err := net.Dial("unix", f.view+"/h")
+		if err == nil {
+			_ = c.Close()
+		}
+		answered <- err
+	}()
+	for range 40 {
+		time.Sleep(25 * time.Millisecond)
+		tasks, _ := os.ReadDir("/proc/self/task")
+		for _, task := range tasks {
+			if tid, err := strconv.Atoi(task.Name()); err == nil {
+				_ = unix.Tgkill(os.Getpid(), tid, unix.SIGURG)
+			}
+		}
+	}
+	_ = unix.Kill(agent, unix.SIGCONT)
+	select {
+	case err := <-answered:
+		if err != nil {
+			t.Error(err)
+		}
+	case <-time.After(patience):
+		t.Fatal("the connect does not end")
+	}
+}
+
 // TestConnectGivenUp has the server close instead, and the program go away.
 func TestConnectGivenUp(t *testing.T) {
 	f, m := newView(t, 0)
